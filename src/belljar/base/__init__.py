@@ -1,0 +1,1 @@
+"""Floor of the house: no domain words. See README.md."""

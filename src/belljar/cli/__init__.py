@@ -1,0 +1,3 @@
+"""The command line. `main` is its door."""
+
+__all__ = ()

@@ -1,0 +1,186 @@
+"""`belljar sandbox …`: making, listing, showing and ending sandboxes; its other verbs have modules of their own."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+import belljar
+from belljar.base.units import format_size
+from belljar.cli import branching, copying, execute, options, parse, shell
+from belljar.cli.choose import origin, sandbox_named
+from belljar.cli.console import UsageProblem, ago, confirm, plain, print_data, print_json, say, table, until
+from belljar.model.sandbox import DEFAULT_IMAGE
+
+__all__ = ("app",)
+
+app = typer.Typer(help="Make, use and end sandboxes.", no_args_is_help=True, suggest_commands=False)
+
+
+@app.command("create", epilog="Example:  belljar sandbox create --name web --memory 512MiB --lifetime 2h")
+def _create(
+    image: options.Image = DEFAULT_IMAGE,
+    snapshot: options.Snapshot = None,
+    name: Annotated[str | None, typer.Option("--name", "-n", help="A name, free of other living sandboxes'.")] = None,
+    cpu: options.Cpu = None,
+    memory: options.Memory = None,
+    disk: options.Disk = None,
+    pids: Annotated[int | None, typer.Option("--pids", help="Processes and threads at once. Default: 1024.")] = None,
+    network: options.Network = "open",
+    env: options.Env = None,
+    label: options.Label = None,
+    user: options.User = None,
+    workdir: Annotated[str | None, typer.Option("--workdir", "-w", help="Working directory of its processes.")] = None,
+    lifetime: Annotated[str, typer.Option("--lifetime", help="It ends after this: 90s, 5m, 1h, or none.")] = "1h",
+    as_json: options.Json = False,
+) -> None:
+    """Make a sandbox and print its id."""
+    sandbox = belljar.Sandbox.create(
+        origin(image, snapshot),
+        name=name,
+        cpu=cpu,
+        memory=memory,
+        disk=disk,
+        pids=pids,
+        network=network,
+        env=parse.env_of(env or []),
+        labels=parse.labels_of(label or []),
+        user=user,
+        workdir=workdir,
+        lifetime=None if lifetime == "none" else parse.duration(lifetime),
+    )
+    if as_json:
+        print_json(_as_json(sandbox.info()))
+    else:
+        print_data(sandbox.id)
+
+
+@app.command(
+    "ls",
+    epilog="Examples:  belljar sandbox ls   ·   belljar sandbox ls --all --json   ·   belljar sandbox ls -q",
+)
+def _list(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Ended ones too.")] = False,
+    status: Annotated[str | None, typer.Option("--status", help="Those in this state alone.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="With this label.")
+    ] = None,
+    image: Annotated[str | None, typer.Option("--image", "-i", help="Made from this image.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List sandboxes, the newest first."""
+    if everything and status:
+        raise UsageProblem("--all and --status exclude each other")
+    found = belljar.Sandbox.list(
+        status="all" if everything else status, labels=parse.labels_of(label or []), image=image, limit=limit
+    )
+    infos = [sandbox.last_info for sandbox in found]
+    if as_json:
+        print_json([_as_json(info) for info in infos])
+    elif quiet:
+        for info in infos:
+            print_data(info.id)
+    else:
+        rows = [(info.id, info.name or "", info.status, info.image, ago(info.created), _end(info)) for info in infos]
+        table(("ID", "NAME", "STATUS", "IMAGE", "CREATED", "ENDS"), rows)
+
+
+@app.command("show", epilog="Example:  belljar sandbox show web --json")
+def _show(ref: options.SandboxName, as_json: options.Json = False) -> None:
+    """Show all that is known of a sandbox."""
+    sandbox = sandbox_named(ref)
+    info = sandbox.last_info
+    if as_json:
+        print_json(_as_json(info))
+        return
+    facts: list[tuple[str, str]] = [
+        ("id", info.id),
+        ("name", info.name or ""),
+        ("status", info.status),
+        ("image", info.image),
+        ("snapshot", info.snapshot or ""),
+        ("forked from", info.parent or ""),
+        ("created", ago(info.created)),
+        ("ends", _end(info)),
+        ("cpu", f"{info.cpu:g}"),
+        ("memory", format_size(info.memory)),
+        ("disk", format_size(info.disk)),
+        ("pids", str(info.pids)),
+        ("network", info.network),
+        *((f"label {key}", value) for key, value in info.labels.items()),
+    ]
+    if info.ended is not None and info.ended.message:
+        facts.append(("because", info.ended.message))
+    if not info.status.is_end:
+        stats = sandbox.stats()
+        facts.append(
+            ("uses", f"{format_size(stats.memory)}, {stats.cpu_seconds:.1f} s of CPU, {stats.processes} processes")
+        )
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        if value:
+            print_data(f"{name:<{width}}  {plain(value)}")
+
+
+@app.command("logs", epilog="Example:  belljar sandbox logs web --limit 100000")
+def _logs(
+    ref: options.SandboxName,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Bytes of each stream of each process.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show a sandbox's events and the last output of its newest processes."""
+    logs = sandbox_named(ref).logs(limit)
+    if as_json:
+        print_json(
+            {"events": [dict(event) for event in logs.events], "processes": [dict(one) for one in logs.processes]}
+        )
+        return
+    for event in logs.events:
+        words = (ago(event.get("at")), *(str(event.get(key) or "") for key in ("status", "reason", "message")))
+        print_data(plain("  ".join(word for word in words if word)))
+    for one in logs.processes:
+        process = one["process"]
+        state = "running" if process["returncode"] is None else f"status {process['returncode']}"
+        print_data(plain(f"── {' '.join(process['argv'])[:200]} ({process['pid']}, {state})"))
+        if one.get("attached"):
+            say("  (somebody reads its output)")
+        for stream in ("stdout", "stderr"):
+            if one.get(stream):
+                print_data(plain(one[stream], keep="\n\t").rstrip("\n"))
+
+
+@app.command("rm", epilog="Examples:  belljar sandbox rm web   ·   belljar sandbox rm --all --yes")
+def _remove(
+    refs: Annotated[list[str] | None, typer.Argument(metavar="SANDBOX…", help="Ids or names.")] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Every living sandbox.")] = False,
+    yes: options.Yes = False,
+) -> None:
+    """End sandboxes and free all they hold."""
+    if bool(refs) == everything:
+        raise UsageProblem("which sandboxes? Name them, or say --all")
+    sandboxes = list(belljar.Sandbox.list()) if everything else [sandbox_named(ref) for ref in refs or []]
+    if not sandboxes:
+        say("there is no sandbox")
+        return
+    names = ", ".join(sandbox.name or sandbox.id for sandbox in sandboxes[:5])
+    more = f" and {len(sandboxes) - 5} more" if len(sandboxes) > 5 else ""
+    confirm(f"End {names}{more}?", yes=yes)
+    for sandbox in sandboxes:
+        sandbox.terminate()
+        say(f"ended {sandbox.name or sandbox.id}")
+
+
+def _end(info: "belljar.SandboxInfo") -> str:
+    return f"{info.ended.reason} {ago(info.ended.at)}" if info.ended is not None else until(info.expires)
+
+
+def _as_json(info: "belljar.SandboxInfo") -> dict[str, Any]:
+    return asdict(info)
+
+
+execute.add_to(app)
+shell.add_to(app)
+copying.add_to(app)
+branching.add_to(app)

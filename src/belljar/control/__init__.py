@@ -1,0 +1,1 @@
+"""The product as verbs: no HTTP, no engine. See README.md."""

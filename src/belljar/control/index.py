@@ -1,0 +1,88 @@
+"""Which sandbox a name or id means, from memory: calls into a sandbox ask the store nothing."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from belljar.model.sandbox import Sandbox
+
+__all__ = ("Entry", "Index")
+
+_ENDED_KEPT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    workspace: str
+    sandbox: Sandbox
+
+
+class Index:
+    """Every live sandbox, and the newest that ended. What has ended never lives again."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Entry] = {}
+        self._named: dict[tuple[str, str], str] = {}
+        self._ended: OrderedDict[str, Entry] = OrderedDict()
+
+    def add(self, workspace: str, sandbox: Sandbox) -> None:
+        """One that was just asked for, or that was found in the store."""
+        entry = Entry(workspace, sandbox)
+        if sandbox.status.is_end:
+            self._end(entry)
+            return
+        self._live[sandbox.id] = entry
+        if sandbox.spec.name is not None:
+            self._named[workspace, sandbox.spec.name] = sandbox.id
+
+    def follow(self, sandbox: Sandbox) -> Sandbox | None:
+        """Takes status, times and lifetime over; the rest of the spec (labels may have changed since) and the parent stay.
+
+        Gives what is known now, or None for one that is not known, or that had ended before.
+        """
+        entry = self._live.get(sandbox.id)
+        if entry is None:
+            return None
+        spec = replace(entry.sandbox.spec, lifetime=sandbox.spec.lifetime)
+        now = replace(sandbox, spec=spec, created=entry.sandbox.created, parent=entry.sandbox.parent)
+        if now.status.is_end:
+            self._end(Entry(entry.workspace, now))
+        else:
+            self._live[sandbox.id] = Entry(entry.workspace, now)
+        return now
+
+    def relabel(self, id: str, labels: dict[str, str]) -> None:
+        if (entry := self._live.get(id)) is not None:
+            spec = replace(entry.sandbox.spec, labels=labels)
+            self._live[id] = Entry(entry.workspace, replace(entry.sandbox, spec=spec))
+
+    def find(self, workspace: str, ref: str) -> Sandbox | None:
+        """By the name of a live one, else by id."""
+        id = self._named.get((workspace, ref), ref)
+        entry = self._live.get(id) or self._ended.get(id)
+        return entry.sandbox if entry is not None and entry.workspace == workspace else None
+
+    def holder(self, workspace: str, name: str) -> str | None:
+        """The id of the live one with this name."""
+        return self._named.get((workspace, name))
+
+    def entry(self, id: str) -> Entry | None:
+        return self._live.get(id) or self._ended.get(id)
+
+    def live(self) -> Iterator[Entry]:
+        return iter(list(self._live.values()))
+
+    def __len__(self) -> int:
+        """How many live ones."""
+        return len(self._live)
+
+    def _end(self, entry: Entry) -> None:
+        sandbox = entry.sandbox
+        self._live.pop(sandbox.id, None)
+        name = sandbox.spec.name
+        if name is not None and self._named.get((entry.workspace, name)) == sandbox.id:
+            del self._named[entry.workspace, name]
+        self._ended[sandbox.id] = entry
+        self._ended.move_to_end(sandbox.id)
+        while len(self._ended) > _ENDED_KEPT:
+            self._ended.popitem(last=False)

@@ -1,0 +1,26 @@
+"""All verbs in one hand: what a front is given."""
+
+from dataclasses import dataclass
+
+from belljar.control.branches import Branches
+from belljar.control.keys import Keys
+from belljar.control.lineage import Lineage
+from belljar.control.processes import Readers
+from belljar.control.reconcile import Reconciler
+from belljar.control.sandboxes import Sandboxes
+from belljar.control.snapshots import Snapshots
+from belljar.control.templates import Templates
+
+__all__ = ("Product",)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    sandboxes: Sandboxes
+    reconciler: Reconciler
+    readers: Readers
+    keys: Keys
+    snapshots: Snapshots
+    branches: Branches
+    templates: Templates
+    lineage: Lineage

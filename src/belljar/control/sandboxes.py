@@ -1,0 +1,352 @@
+"""Sandboxes as a product: asked for once, found by name or id, listed, changed, ended."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Self
+
+from belljar.base.clock import Clock, SystemClock, boot_id
+from belljar.base.ids import is_id, new_id
+from belljar.base.log import get_logger
+from belljar.base.tasks import TaskSet
+from belljar.control.index import Index
+from belljar.control.origins import Origins, Wanted
+from belljar.control.store.sandboxes import Filter, Record, Repeat, SandboxStore
+from belljar.model.errors import (
+    AlreadyExists,
+    Conflict,
+    Error,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    SandboxGone,
+    Starting,
+)
+from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status, check_labels
+from belljar.node.api import GuestApi, NodeApi, NodeInfo, SandboxUsage
+
+__all__ = ("KEEP", "MAX_PAGE", "PREFIX", "Changes", "Keep", "Sandboxes", "gone")
+
+PREFIX = "sb"
+MAX_PAGE = 1000
+_MOMENT = 0.01
+_log = get_logger("control")
+
+
+class Keep:
+    """Leave it as it is; None would mean unlimited."""
+
+
+KEEP = Keep()
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """`lifetime` in seconds from now on, None for unlimited. `labels` replace those that are there."""
+
+    lifetime: float | Keep | None = KEEP
+    labels: Mapping[str, str] | None = None
+
+
+@dataclass(slots=True)
+class _Creating:
+    digest: str
+    task: asyncio.Task[Sandbox] = field(repr=False)
+
+
+class Sandboxes:
+    """Own it as an async context manager: leaving awaits the creates that are under way (their callers are gone)."""
+
+    def __init__(
+        self,
+        node: NodeApi,
+        store: SandboxStore,
+        index: Index,
+        origins: Origins,
+        *,
+        clock: Clock | None = None,
+        boot: str | None = None,
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._index = index
+        self._origins = origins
+        self._clock = clock or SystemClock()
+        self._boot = boot or boot_id()
+        self._creating: dict[tuple[str, str], _Creating] = {}
+        self._making: set[str] = set()
+        self._closing = False
+        self._tasks = TaskSet(_report)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tasks.close()
+
+    async def create(
+        self,
+        workspace: str,
+        wanted: Wanted | SandboxSpec,
+        repeat: Repeat | None = None,
+        *,
+        id: str | None = None,
+    ) -> Sandbox:
+        """Returns when it runs. With `repeat` a second call gives what the first made, also after a restart of the server.
+
+        Goes on when the caller leaves. Raises AlreadyExists (the name), Conflict (the key was used for something else), what
+        Origins.resolve raises, and what NodeApi.create raises; then the name and the key are free again.
+        """
+        if repeat is None:
+            return await asyncio.shield(self._start(workspace, wanted, None, id))
+        under_way = self._creating.get((workspace, repeat.key))
+        if under_way is None:
+            # The task is made before anything is awaited: a second call in the meantime finds it.
+            under_way = _Creating(repeat.digest, self._start(workspace, wanted, repeat, id))
+            self._creating[workspace, repeat.key] = under_way
+            under_way.task.add_done_callback(lambda _: self._creating.pop((workspace, repeat.key), None))
+        if under_way.digest != repeat.digest:
+            raise _other_request(repeat)
+        return await asyncio.shield(under_way.task)
+
+    def _start(
+        self, workspace: str, wanted: Wanted | SandboxSpec, repeat: Repeat | None, id: str | None
+    ) -> asyncio.Task[Sandbox]:
+        return self._tasks.start(self._create(workspace, wanted, repeat, id), name="create")
+
+    async def _create(
+        self, workspace: str, wanted: Wanted | SandboxSpec, repeat: Repeat | None, id: str | None
+    ) -> Sandbox:
+        if repeat is not None and (earlier := await self._repeated(workspace, repeat)) is not None:
+            return earlier
+        spec = await self._origins.resolve(workspace, wanted) if isinstance(wanted, Wanted) else wanted
+        made = Sandbox(id or new_id(PREFIX), spec, Status.CREATING, self._clock.now())
+        (result,) = await self._made(
+            workspace, [made], repeat, lambda: self._one(made.id, self._node.create(made.id, spec))
+        )
+        if isinstance(result, Error):
+            raise result
+        return result
+
+    async def _one(self, id: str, work: Awaitable[Sandbox]) -> dict[str, Sandbox | Error]:
+        return {id: await work}
+
+    async def make_all(
+        self, workspace: str, planned: Sequence[Sandbox], make: Callable[[], Awaitable[Mapping[str, Sandbox | Error]]]
+    ) -> Sequence[Sandbox | Error]:
+        """Several at once, whose rows are durable before `make` asks the node for them; what became of each, in their order.
+
+        Raises AlreadyExists (a name or an id), and what `make` raises; then none of them is left.
+        """
+        if await self._store.used([one.id for one in planned]):
+            raise AlreadyExists("one of the ids was used before")
+        return await self._made(workspace, planned, None, make)
+
+    async def _made(
+        self,
+        workspace: str,
+        planned: Sequence[Sandbox],
+        repeat: Repeat | None,
+        make: Callable[[], Awaitable[Mapping[str, Sandbox | Error]]],
+    ) -> Sequence[Sandbox | Error]:
+        if self._closing:
+            raise Starting("this server is about to end")
+        for one in planned:
+            if self._index.entry(one.id) is not None:
+                raise AlreadyExists(f"the id {one.id} was used before")
+            if one.spec.name is not None and (holder := self._index.holder(workspace, one.spec.name)) is not None:
+                raise AlreadyExists(f"a live sandbox has the name {one.spec.name}: {holder}")
+        for one in planned:
+            self._index.add(workspace, one)
+            self._making.add(one.id)
+        try:
+            if len(planned) == 1:
+                await self._store.insert(Record(workspace, planned[0], self._boot), repeat)
+            else:
+                await self._store.insert_all([Record(workspace, one, self._boot) for one in planned])
+            return [await self._settled(one, found) for one, found in _in_order(planned, await make())]
+        except BaseException as error:
+            await asyncio.shield(self._tasks.start(self._all_failed(planned, error), name="creates that failed"))
+            raise
+        finally:
+            self._making.difference_update(one.id for one in planned)
+
+    async def _settled(self, planned: Sandbox, found: Sandbox | Error) -> Sandbox | Error:
+        if isinstance(found, Error):
+            await self._failed(planned, found)
+            return found
+        return await self._follow(found)
+
+    async def _all_failed(self, planned: Sequence[Sandbox], error: BaseException) -> None:
+        for one in planned:
+            await self._failed(one, error)
+
+    async def _repeated(self, workspace: str, repeat: Repeat) -> Sandbox | None:
+        found = await self._store.repeated(workspace, repeat.key, now=self._clock.now())
+        if found is None:
+            return None
+        digest, id = found
+        if digest != repeat.digest:
+            raise _other_request(repeat)
+        known = self._index.find(workspace, id)
+        if known is not None and known.status is Status.CREATING:
+            # Asked for before a restart, and the node has not said yet what became of it.
+            return await self._follow(await self._node.create(id, known.spec))
+        return await self.get(workspace, id)
+
+    async def _failed(self, wanted: Sandbox, error: BaseException) -> None:
+        message = error.message if isinstance(error, Error) else type(error).__name__
+        reason = "cancelled" if isinstance(error, asyncio.CancelledError) else "start_failed"
+        said = replace(wanted, status=Status.FAILED, ended=Ended(reason, self._clock.now(), message))
+        with contextlib.suppress(Error):
+            known = await self._node.get(wanted.id)
+            said = known if known.ended is not None else said
+        self._index.follow(said)
+        known = self._index.entry(wanted.id)
+        self._store.follow(known.sandbox if known else wanted)
+        await self._store.forget_repeat(wanted.id)
+
+    async def get(self, workspace: str, ref: str) -> Sandbox:
+        """By id, or by the name of a live one. Ended ones are found by id. Raises NotFound."""
+        if (known := self._index.find(workspace, ref)) is not None:
+            return known
+        if is_id(ref, PREFIX):
+            record = await self._store.get(ref)
+            if record is not None and record.workspace == workspace:
+                return record.sandbox
+            raise NotFound(f"no sandbox {ref}")
+        record = await self._store.latest_named(workspace, ref)
+        if record is not None and record.sandbox.ended is not None:
+            raise gone(record.sandbox)
+        raise NotFound(f"no live sandbox has the name {ref[:80]!r}")
+
+    async def list(
+        self, workspace: str, filter: Filter, *, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[Sandbox], str | None]:
+        """The newest first, and the cursor of the next page. Raises InvalidArgument for a cursor that is none of ours."""
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidArgument(f"limit lies between 1 and {MAX_PAGE}, not {limit}")
+        if cursor is not None and not is_id(cursor, PREFIX):
+            raise InvalidArgument("cursor is what `next` of the page before said")
+        rows = await self._store.page(workspace, filter, after=cursor, limit=limit + 1)
+        items = [row.sandbox for row in rows[:limit]]
+        return items, items[-1].id if len(rows) > limit else None
+
+    async def terminate(self, workspace: str, ref: str, *, reason: str = "killed") -> Sandbox:
+        """Ends it and frees what it held before returning; one that has ended is fine. Raises NotFound."""
+        known = await self.get(workspace, ref)
+        if known.ended is not None:
+            return known
+        while True:
+            try:
+                return await self._follow(await self._node.terminate(known.id, reason=reason))
+            except NotFound:
+                now = await self.get(workspace, known.id)
+                if now.ended is not None:
+                    return now
+                if known.id not in self._making:
+                    lost = Ended("node_lost", self._clock.now(), "the node lost it")
+                    return await self._follow(replace(known, status=Status.LOST, ended=lost))
+                await asyncio.sleep(_MOMENT)  # asked for just now, and on its way to the node
+
+    async def terminate_all(self) -> None:
+        """Of every workspace; no more are made."""
+        self._closing = True
+        live = [(entry.workspace, entry.sandbox.id) for entry in self._index.live()]
+        failures = await asyncio.gather(*(self.terminate(*each) for each in live), return_exceptions=True)
+        for failure in failures:
+            if isinstance(failure, BaseException):
+                _log.error("a sandbox could not be ended", exc_info=failure)
+
+    async def update(self, workspace: str, ref: str, changes: Changes) -> Sandbox:
+        """Raises SandboxGone, Conflict (not running), InvalidArgument; with an error nothing was changed."""
+        known = await self._live(workspace, ref)
+        if changes.labels is not None:
+            check_labels(changes.labels)
+        if not isinstance(changes.lifetime, Keep):
+            if changes.lifetime is not None and changes.lifetime <= 0:
+                raise InvalidArgument("lifetime is more than 0 seconds, or null for unlimited")
+            await self._follow(await self._node.set_lifetime(known.id, changes.lifetime), durable=True)
+        if changes.labels is not None:
+            await self._store.set_labels(known.id, changes.labels)
+            self._index.relabel(known.id, dict(changes.labels))
+        return await self.get(workspace, known.id)
+
+    async def node(self) -> NodeInfo:
+        """What the machine has and can do."""
+        return await self._node.info()
+
+    async def usage(self, workspace: str, ref: str) -> SandboxUsage:
+        return await self._node.usage((await self.running(workspace, ref)).id)
+
+    async def guest(self, workspace: str, ref: str) -> GuestApi:
+        """The inside of a running one. Asks the store only about what is not live.
+
+        Raises NotFound, SandboxGone, Starting (why and when), Conflict (not running yet).
+        """
+        known = await self.running(workspace, ref)
+        try:
+            return self._node.guest(known.id)
+        except SandboxGone:
+            raise
+        except NotFound:
+            raise Internal(f"the node does not know sandbox {known.id}") from None
+
+    async def running(self, workspace: str, ref: str) -> Sandbox:
+        """Raises NotFound, SandboxGone (why and when), Conflict (not running yet)."""
+        known = await self._live(workspace, ref)
+        if known.status is not Status.RUNNING:
+            raise Conflict(f"sandbox {known.id} is {known.status}, not running")
+        return known
+
+    async def _live(self, workspace: str, ref: str) -> Sandbox:
+        known = await self.get(workspace, ref)
+        if known.ended is not None:
+            raise gone(known)
+        return known
+
+    async def follow(self, sandbox: Sandbox) -> Sandbox:
+        """What the node said of it in answer to a verb of another module."""
+        return await self._follow(sandbox)
+
+    async def _follow(self, sandbox: Sandbox, *, durable: bool = False) -> Sandbox:
+        """What the node says, put into memory and store. An end is durable before anybody hears of it."""
+        now = self._index.follow(sandbox)
+        if now is not None:
+            if durable or now.ended is not None:
+                await self._store.settle(now)
+            else:
+                self._store.follow(now)
+            return now
+        entry = self._index.entry(sandbox.id)
+        return entry.sandbox if entry else sandbox
+
+
+def gone(sandbox: Sandbox) -> SandboxGone:
+    """What a caller hears who comes too late: why, and when."""
+    ended = sandbox.ended
+    if ended is None:
+        return SandboxGone(f"sandbox {sandbox.id} is gone")
+    why = f"{ended.reason} ({ended.message})" if ended.message else ended.reason
+    when = datetime.fromtimestamp(ended.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return SandboxGone(f"sandbox {sandbox.id} is gone: {sandbox.status} at {when}, {why}")
+
+
+def _in_order(
+    planned: Sequence[Sandbox], found: Mapping[str, Sandbox | Error]
+) -> Sequence[tuple[Sandbox, Sandbox | Error]]:
+    nothing = Internal("the node did not say what became of it")
+    return [(one, found.get(one.id, nothing)) for one in planned]
+
+
+def _other_request(repeat: Repeat) -> Conflict:
+    return Conflict(
+        f"the idempotency key {repeat.key[:80]!r} was used for another request", hint="use a new key for a new request"
+    )
+
+
+def _report(name: str, error: BaseException) -> None:
+    if not isinstance(error, Error):
+        _log.error("a task failed", task=name, exc_info=error)

@@ -1,0 +1,1 @@
+"""Protocols that clients speak, each a thin translation. Strangers to each other."""

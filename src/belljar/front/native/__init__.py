@@ -1,0 +1,1 @@
+"""Belljar's own HTTP API, version 1. See README.md."""

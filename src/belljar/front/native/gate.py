@@ -1,0 +1,141 @@
+"""What every request passes: its id, the check who asks, and the bounds of its body. Plain ASGI: 20 µs, streams stay streams."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from belljar.base.log import get_logger
+from belljar.control.keys import LOCAL, Keys, Principal
+from belljar.model.errors import DeadlineExceeded, Error, InvalidArgument, TooLarge
+
+__all__ = ("LISTENER", "Gate", "Refusal", "principal_of", "request_id_of")
+
+LISTENER = "belljar.listener"
+"""In the scope: `unix` or `tcp`, set by the server for each of its sockets. Anything but `unix` needs a key."""
+_PRINCIPAL = "belljar.principal"
+_REQUEST_ID = "belljar.request_id"
+_GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_SILENCE_SECONDS = 60.0
+_MIB = 1 << 20
+_LIMITS = {
+    "run": 4 * _MIB,
+    "processes": 4 * _MIB,
+    "stdin": 8 * _MIB,
+    "content": 16 * _MIB,
+    "execute": 32 * _MIB,
+    "calls": 64 * _MIB,
+}
+_DEFAULT_LIMIT = _MIB
+_UNBOUNDED = frozenset({("PUT", "tree"), ("POST", "import")})
+"""Trees and snapshots, which nobody holds in memory."""
+_OPEN = frozenset({"/health"})
+_log = get_logger("front.native")
+
+Refusal = Callable[[Error, str], tuple[int, bytes]]
+"""Gives status and body for an error, in the form of the API."""
+
+
+class Gate:
+    """Wraps the application. Bodies stay within the bound of their address; a sender that says nothing for 60 s is left."""
+
+    def __init__(self, app: ASGIApp, keys: Keys, refusal: Refusal) -> None:
+        self._app = app
+        self._keys = keys
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict[bytes, bytes](scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given.decode() if _GOOD_ID.fullmatch(given) else secrets.token_hex(8)
+        scope[_REQUEST_ID] = request_id
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            scope[_PRINCIPAL] = self._who(scope, headers)
+            bounded = _Bounded(receive, _limit(scope), headers.get(b"content-length"))
+            await self._app(scope, bounded, answer)
+        except Error as error:
+            if not started:
+                await self._refuse(error, request_id, answer)
+        except Exception as error:  # noqa: BLE001 (the request's boundary; the application has answered and said so in the log)
+            if not started:
+                _log.error("a request failed", path=scope["path"], request_id=request_id, exc_info=error)
+
+    def _who(self, scope: Scope, headers: dict[bytes, bytes]) -> Principal | None:
+        if scope.get(LISTENER) == "unix":
+            return LOCAL
+        if scope["path"] in _OPEN:
+            return None
+        kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        return self._keys.check(key.strip() if kind.lower() == "bearer" and key.strip() else None)
+
+    async def _refuse(self, error: Error, request_id: str, send: Send) -> None:
+        status, body = self._refusal(error, request_id)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _Bounded:
+    """`receive` that counts."""
+
+    def __init__(self, receive: Receive, limit: int | None, declared: bytes | None) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._seen = 0
+        self._more = True
+        if declared is not None and declared.isdigit():
+            self._check(int(declared[:20]))
+
+    async def __call__(self) -> Message:
+        if not self._more:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                message = await self._receive()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the body stopped for {_SILENCE_SECONDS:.0f} s") from None
+        if message["type"] == "http.request":
+            self._seen += len(message.get("body", b""))
+            self._more = message.get("more_body", False)
+            self._check(self._seen)
+        return message
+
+    def _check(self, size: int) -> None:
+        if self._limit is not None and size > self._limit:
+            raise TooLarge(f"a body at this address has at most {self._limit >> 20} MiB")
+
+
+def _limit(scope: Scope) -> int | None:
+    before, _, last = scope["path"].rpartition("/")
+    if before.endswith("/calls"):
+        last = "calls"
+    if (scope["method"], last) in _UNBOUNDED:
+        return None
+    return _LIMITS.get(last, _DEFAULT_LIMIT)
+
+
+def principal_of(scope: Scope) -> Principal:
+    who = scope.get(_PRINCIPAL)
+    if not isinstance(who, Principal):
+        raise InvalidArgument("nobody asks")
+    return who
+
+
+def request_id_of(scope: Scope) -> str:
+    return str(scope.get(_REQUEST_ID, ""))

@@ -1,0 +1,50 @@
+"""Routes of the server itself."""
+
+import os
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+import belljar
+from belljar.front.native import schema
+from belljar.front.native.gate import principal_of
+from belljar.front.native.render import reply
+from belljar.front.native.route import CHECKED, ProductOf
+from belljar.model.errors import PermissionDenied
+
+__all__ = ("health_router", "router")
+
+health_router = APIRouter(tags=["server"], dependencies=CHECKED)
+router = APIRouter(prefix="/v1", tags=["server"], dependencies=CHECKED)
+
+
+@health_router.get("/health", response_model=schema.HealthOut, summary="Whether the server answers")
+async def health() -> Response:
+    """Needs no key."""
+    return reply({"status": "ok", "version": belljar.__version__, "pid": os.getpid()})
+
+
+@router.get("/info", response_model=schema.InfoOut, summary="What this server has and can do")
+async def info(product: ProductOf) -> Response:
+    node = await product.sandboxes.node()
+    return reply(
+        {
+            "version": belljar.__version__,
+            "api": 1,
+            "engine": node.engine,
+            "engine_build": node.engine_build,
+            "images": list(node.images),
+            "capabilities": dict(node.capabilities),
+        }
+    )
+
+
+@router.post("/shutdown", response_model=schema.Empty, summary="End the server")
+async def shutdown(body: schema.Shutdown, product: ProductOf, request: Request) -> Response:
+    """Only through the unix socket. Without `sandboxes` they stay, and the next server goes on with them."""
+    if not principal_of(request.scope).local:
+        raise PermissionDenied("the server is ended only through its unix socket")
+    if body.sandboxes:
+        await product.sandboxes.terminate_all()
+    request.app.state.shut_down()
+    return reply({})

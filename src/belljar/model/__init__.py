@@ -1,0 +1,1 @@
+"""The nouns of the product, pure. See README.md."""

@@ -1,0 +1,1 @@
+"""Images: what a sandbox starts from."""

@@ -1,0 +1,1 @@
+"""Network slots: links, addresses, rules, name service. See README.md."""

@@ -1,0 +1,1 @@
+"""Guests that wait for a claim. See README.md."""

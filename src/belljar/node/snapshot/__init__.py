@@ -1,0 +1,1 @@
+"""Snapshots of one machine's sandboxes: memory, filesystem, directory. See README.md."""

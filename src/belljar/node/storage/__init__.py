@@ -1,0 +1,1 @@
+"""Where snapshots are kept, durably and once. See README.md."""

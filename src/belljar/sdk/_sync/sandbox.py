@@ -1,0 +1,451 @@
+# Made by scripts/make_sync.py from _async/sandbox.py: do not edit.
+"""The sandbox, as its owner holds it."""
+
+import builtins
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+from belljar.base.ids import new_id
+from belljar.base.units import Duration, Size
+from belljar.model.file import Change
+from belljar.model.process import ProcessInfo, PtySize, Stream
+from belljar.model.sandbox import DEFAULT_IMAGE, Ended, Network, Status
+from belljar.sdk._sync.attachment import Attachment
+from belljar.sdk._sync.branching import Branching
+from belljar.sdk._sync.code import CodeRun
+from belljar.sdk._sync.context import Context
+from belljar.sdk._sync.files import Files
+from belljar.sdk._sync.link import Link, shared_link
+from belljar.sdk._sync.path import SandboxPath
+from belljar.sdk._sync.process import Process
+from belljar.sdk._sync.running import Run
+from belljar.sdk._sync.snapshot import Snapshot
+from belljar.sdk._sync.template import Template
+from belljar.sdk.answers import context_of, logs_of, process_of, sandbox_of, stats_of
+from belljar.sdk.asking import KEEP, context_body, duration_of, new_key, process_body, sandbox_body, url
+from belljar.sdk.executions import Execution, Result
+from belljar.sdk.pure import PathLike, path_text
+from belljar.sdk.values import Command, CompletedProcess, Progress, SandboxInfo, SandboxLogs, SandboxStats
+
+__all__ = ("Sandbox",)
+_CREATE_SECONDS = 600.0
+_END_SECONDS = 120.0
+_CONTEXT_SECONDS = 120.0
+_PAGE = 100
+
+
+class Sandbox(Branching):
+    """A Linux machine of its own under gVisor. Make one with `create`, find one with `get` and `list`.
+
+    >>> with Sandbox.create() as sandbox:
+    ...     done = sandbox.run(["python3", "-c", "print(6*7)"], timeout=10)
+    ...     print(done.stdout)
+    42
+    """
+
+    def __init__(self, link: Link, info: SandboxInfo) -> None:
+        """Not for users: see `create` and `get`."""
+        super().__init__(link, info)
+        self._files = Files(link, ("sandboxes", info.id))
+
+    @classmethod
+    def create(
+        cls,
+        image: str | Snapshot | Template = DEFAULT_IMAGE,
+        *,
+        name: str | None = None,
+        cpu: float | None = None,
+        memory: Size | None = None,
+        disk: Size | None = None,
+        pids: int | None = None,
+        env: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        network: str | Network = "open",
+        lifetime: Duration | None = "1h",
+        pool: bool = True,
+        reseed: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Self:
+        """Returns when the sandbox is running.
+
+        `image`: the name of an image or a template, a template, or a snapshot. `cpu` (cores), `memory`, `disk` (bytes, or text
+        such as ``"512MiB"``) and `pids` are by default 1.0, 1GiB, 10GiB and 1024, or as in the snapshot or template; `env` is
+        added to that one's. `lifetime`: seconds, ``"5m"`` or a timedelta from the start, after which it is ended; None is
+        unlimited. `network`: ``"open"`` (the internet, no private addresses) or ``"none"``. `workdir` and `user` default to the
+        image's. `pool` False: made anew, none that waits. `reseed` False: the global random generators of its code go on as in
+        the snapshot, instead of each clone's its own way. A second call with the same `idempotency_key` gives the same sandbox.
+        Raises InvalidArgument, ImageNotFound, NotFound (the snapshot), AlreadyExists (the name), NoCapacity, ServerUnreachable.
+
+        >>> sandbox = Sandbox.create(memory="256MiB", network="none", labels={"job": "7"})
+        """
+        body = sandbox_body(
+            image=image.name if isinstance(image, Template) else image if isinstance(image, str) else None,
+            snapshot=image.id if isinstance(image, Snapshot) else None,
+            name=name,
+            cpu=cpu,
+            memory=memory,
+            disk=disk,
+            pids=pids,
+            env=env,
+            labels=labels,
+            workdir=workdir,
+            user=user,
+            network=network,
+            lifetime=lifetime,
+            pool=pool,
+            reseed=reseed,
+        )
+        link = shared_link()
+        headers = {"idempotency-key": idempotency_key or new_key()}
+        answer = link.call("POST", url("sandboxes"), json=body, headers=headers, timeout=_CREATE_SECONDS)
+        return cls(link, sandbox_of(answer))
+
+    @classmethod
+    def get(cls, id_or_name: str) -> Self:
+        """The sandbox with this id, or the living one with this name. Raises NotFound."""
+        link = shared_link()
+        return cls(link, sandbox_of(link.call("GET", url("sandboxes", path_text(id_or_name)))))
+
+    @classmethod
+    def list(
+        cls,
+        *,
+        status: str | Status | None = None,
+        labels: Mapping[str, str] | None = None,
+        image: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Self]:
+        """Sandboxes, newest first; the living ones unless `status` is given (``"all"``: ended ones too).
+
+        >>> [sandbox.id for sandbox in Sandbox.list(labels={"job": "7"})]
+        ['sb01…']
+        """
+        link = shared_link()
+        wanted = {
+            "status": str(status) if status is not None else None,
+            "label": [f"{key}={value}" for key, value in (labels or {}).items()],
+            "image": image,
+        }
+        left, cursor = (limit, None)
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(left, _PAGE)
+            page = link.call("GET", url("sandboxes", limit=size, cursor=cursor, **wanted))
+            for item in page["items"]:
+                yield cls(link, sandbox_of(item))
+            left = None if left is None else left - len(page["items"])
+            cursor = page.get("next")
+            if cursor is None:
+                return
+
+    @property
+    def id(self) -> str:
+        return self._info.id
+
+    @property
+    def name(self) -> str | None:
+        return self._info.name
+
+    @property
+    def status(self) -> Status:
+        """As last seen; `refresh` looks again."""
+        return self._info.status
+
+    @property
+    def ended(self) -> Ended | None:
+        """Reason and time of its end, as last seen; None while it lives."""
+        return self._info.ended
+
+    @property
+    def last_info(self) -> SandboxInfo:
+        """All of it, as last seen."""
+        return self._info
+
+    def info(self) -> SandboxInfo:
+        """All that the server knows of it now. Raises NotFound."""
+        self._info = sandbox_of(self._link.call("GET", self._url()))
+        return self._info
+
+    def refresh(self) -> Self:
+        """Brings `status`, `ended` and `name` up to date."""
+        self.info()
+        return self
+
+    def update(self, *, labels: Mapping[str, str] | None = None, lifetime: Duration | None = KEEP) -> SandboxInfo:
+        """Replaces the labels, or gives it `lifetime` from now on (None: unlimited). What is not named stays."""
+        body: dict[str, Any] = {}
+        if labels is not None:
+            body["labels"] = dict(labels)
+        if lifetime is not KEEP:
+            body["lifetime"] = duration_of(lifetime)
+        self._info = sandbox_of(self._link.call("PATCH", self._url(), json=body))
+        return self._info
+
+    def stats(self) -> SandboxStats:
+        """What it uses now, as the host counts it."""
+        return stats_of(self._link.call("GET", self._url("stats")))
+
+    def logs(self, limit: int | None = None) -> SandboxLogs:
+        """Its events, and the last output (`limit` bytes of each stream) of its newest processes."""
+        return logs_of(self._link.call("GET", self._url("logs", limit=limit)))
+
+    def terminate(self) -> None:
+        """Ends it and frees all it held. Idempotent."""
+        self._info = sandbox_of(self._link.call("DELETE", self._url(), timeout=_END_SECONDS))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.terminate()
+
+    def __repr__(self) -> str:
+        named = f" name={self.name!r}" if self.name else ""
+        return f"<{type(self).__name__} {self.id}{named} {self.status}>"
+
+    @overload
+    def run(
+        self,
+        command: Command,
+        *,
+        input: str | bytes | None = None,
+        timeout: Duration | None = None,
+        check: bool = False,
+        text: Literal[True] = True,
+        cwd: PathLike | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        on_stdout: Callable[[str], Any] | None = None,
+        on_stderr: Callable[[str], Any] | None = None,
+    ) -> CompletedProcess[str]: ...
+
+    @overload
+    def run(
+        self,
+        command: Command,
+        *,
+        input: str | bytes | None = None,
+        timeout: Duration | None = None,
+        check: bool = False,
+        text: Literal[False],
+        cwd: PathLike | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        on_stdout: Callable[[bytes], Any] | None = None,
+        on_stderr: Callable[[bytes], Any] | None = None,
+    ) -> CompletedProcess[bytes]: ...
+
+    def run(
+        self,
+        command: Command,
+        *,
+        input: str | bytes | None = None,
+        timeout: Duration | None = None,
+        check: bool = False,
+        text: bool = True,
+        cwd: PathLike | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        on_stdout: Callable[[Any], Any] | None = None,
+        on_stderr: Callable[[Any], Any] | None = None,
+    ) -> CompletedProcess[Any]:
+        """Runs a command to its end, as `subprocess.run`. A string goes to ``/bin/sh -c``, a list is the command's words.
+
+        `input` is given to stdin, which is empty otherwise. `on_stdout` and `on_stderr` get each piece as it comes. With `text`
+        output is str (UTF-8, what is none of it replaced; line ends as ``\\n``), else bytes. `env` is added to the sandbox's.
+        A return code other than 0 is a result; with `check` it raises ProcessFailed. After `timeout` the whole process group is
+        killed and ProcessTimeout has the output so far. Raises NotFound (no such program or cwd), SandboxGone.
+
+        >>> sandbox.run("echo $HOME; exit 3").returncode
+        3
+        """
+        run = Run(
+            self._link,
+            self.id,
+            command,
+            input=input.encode(errors="surrogateescape") if isinstance(input, str) else input,
+            timeout=duration_of(timeout),
+            text=text,
+            env=dict(env) if env is not None else None,
+            cwd=cwd,
+            user=user,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+        )
+        done = run.result()
+        if check:
+            done.check_returncode()
+        return done
+
+    def popen(
+        self,
+        command: Command,
+        *,
+        stdin: bool = True,
+        pty: bool = False,
+        cols: int = 80,
+        rows: int = 24,
+        cwd: PathLike | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        keep_alive: bool = False,
+    ) -> Process:
+        """Starts a command and returns at once, as `subprocess.Popen` with pipes.
+
+        `pty`: it gets a terminal of `cols` by `rows`. `stdin` False: its input is empty. `keep_alive`: it counts as activity
+        while it runs. Raises NotFound (no such program or cwd), PermissionDenied, LimitExceeded (pids), SandboxGone.
+
+        >>> proc = sandbox.popen("python3 -m http.server", keep_alive=True)
+        >>> proc.detach()
+        """
+        start = process_body(
+            command,
+            key=new_key(),
+            stdin=stdin,
+            env=env,
+            cwd=cwd,
+            user=user,
+            pty=PtySize(cols, rows) if pty else None,
+            keep_alive=keep_alive,
+        )
+        offsets = {Stream.STDOUT: 0} if pty else {Stream.STDOUT: 0, Stream.STDERR: 0}
+        joint = Attachment(self._link, self.id, start=start, offsets=offsets)
+        try:
+            info = joint.open()
+        except BaseException:
+            joint.close()
+            raise
+        return Process(self._link, self.id, info, args=command, joint=joint, stdin=stdin)
+
+    def processes(self) -> builtins.list[ProcessInfo]:
+        """Those running and the newest that ended."""
+        answer = self._link.call("GET", self._url("processes"))
+        return [process_of(item) for item in answer["items"]]
+
+    def process(self, pid: int, from_offset: int = 0) -> Process:
+        """Attaches to a process that runs (or ended lately) by the number that `ps` shows.
+
+        Its output comes from `from_offset` of each stream on, or from the oldest byte that is kept (16 MiB per stream while
+        nobody was attached); `stdout.dropped` says how much was lost before. Raises NotFound.
+        """
+        info = process_of(self._link.call("GET", self._url("processes", str(pid), by="pid")))
+        return Process(self._link, self.id, info, from_offset=from_offset)
+
+    def run_code(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        context: "Context | str | None" = None,
+        timeout: Duration | None = None,
+        env: Mapping[str, str] | None = None,
+        silent: bool = False,
+        user: str | None = None,
+        on_stdout: Callable[[str], Any] | None = None,
+        on_stderr: Callable[[str], Any] | None = None,
+        on_result: Callable[[Result], Any] | None = None,
+        on_call: Callable[[str, str], Any] | None = None,
+    ) -> Execution:
+        """Runs code with the state that earlier calls left behind, and returns what it showed, printed and raised.
+
+        Without a `context` it runs in the sandbox's own one for the language (and the `user`). Other languages than Python need
+        a Jupyter kernel in the image. `env` holds for this call. `silent`: nothing is counted or shown. `timeout` counts the
+        code's own time; then it is interrupted, keeps its state, and `error` is a ``TimeoutError``. When its kernel dies `error`
+        is ``KernelDied``, and the next call starts anew. `on_stdout`, `on_stderr` and `on_result` get each piece as it comes.
+        `on_call(name, payload)` answers ``belljar_host.call(name, payload)`` of the code; what it raises is raised there.
+        Raises NotSupported (no such language in the image), NotFound (no such context), SandboxGone.
+
+        >>> sandbox.run_code("x = 20")
+        >>> sandbox.run_code("x + 1").text
+        '21'
+        """
+        create: dict[str, Any] | None = None
+        if isinstance(context, Context):
+            where = context.id
+        elif context is not None:
+            where = context
+        else:
+            where = language if user is None else f"{language}.{user.replace(':', '.')}"
+            create = context_body(where, language, user=user)
+        run = CodeRun(
+            self._link,
+            self.id,
+            where,
+            code,
+            create=create,
+            timeout=duration_of(timeout),
+            env=env,
+            silent=silent,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+            on_result=on_result,
+            on_call=on_call,
+        )
+        return run.result()
+
+    def create_context(
+        self,
+        language: str = "python",
+        cwd: PathLike | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> Context:
+        """A place of its own for code to run in. Raises NotSupported (no such language in the image), NotFound (no such cwd).
+
+        >>> context = sandbox.create_context("bash", cwd="/tmp")
+        """
+        body = context_body(new_id("cx"), language, cwd=cwd, env=env, user=user)
+        answer = self._link.call("POST", self._url("contexts"), json=body, timeout=_CONTEXT_SECONDS)
+        return Context(self._link, self.id, context_of(answer))
+
+    def contexts(self) -> builtins.list[Context]:
+        """Those that there are; the sandbox's own ones bear the name of their language."""
+        answer = self._link.call("GET", self._url("contexts"))
+        return [Context(self._link, self.id, context_of(item)) for item in answer["items"]]
+
+    def path(self, path: PathLike) -> SandboxPath:
+        """A path inside, with the methods of `pathlib.Path`. Relative ones start at the workdir."""
+        return SandboxPath(self._files, path)
+
+    def upload(
+        self,
+        local: str | os.PathLike[str],
+        remote: PathLike,
+        *,
+        user: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Copies from this machine into the sandbox.
+
+        A file becomes the file `remote` (or lies inside, if that is a directory or ends with a slash); a folder's content goes
+        into the directory `remote`. What is copied belongs to `user` (the sandbox's by default). `progress(done, total)` in
+        bytes.
+        """
+        self._files.upload(Path(local), path_text(remote), user=user, progress=progress)
+
+    def download(
+        self,
+        remote: PathLike,
+        local: str | os.PathLike[str],
+        *,
+        skip_unsafe: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        """Copies from the sandbox to this machine, as `upload` the other way round.
+
+        Nothing lands outside of `local`: an entry that would (a link that leaves it, ``..``, a device) raises UnsafeEntry, or is
+        left out with `skip_unsafe`.
+        """
+        self._files.download(path_text(remote), Path(local), skip_unsafe=skip_unsafe, progress=progress)
+
+    def watch(self, path: PathLike, *, recursive: bool = False) -> Iterator[Change]:
+        """Changes below `path` from now on, until you leave the loop."""
+        for change in self.path(path).watch(recursive=recursive):
+            yield change

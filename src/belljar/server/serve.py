@@ -1,0 +1,160 @@
+"""A server from its start to its end."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+from collections.abc import Callable, Generator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.types import ASGIApp
+
+from belljar.base.files import write_atomic
+from belljar.base.home import SHARED_SOCKET, ServerFile, remove_server_file, write_server_file
+from belljar.base.log import get_logger
+from belljar.control.keys import Keys
+from belljar.front.native.app import native_app
+from belljar.node.instance import instance_of
+from belljar.server.hold import EMBEDDED, SERVE, held_home
+from belljar.server.listen import Tls, check_address, serving, tcp_socket, unix_socket
+from belljar.server.settings import Settings
+from belljar.server.wiring import OpenNode, key_file, wired
+
+__all__ = ("Options", "serve")
+
+_DEFAULT_HOME = Path("/var/lib/belljar")
+_LOOK_SECONDS = 0.5
+_log = get_logger("server")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`embedded`: the unix socket alone, and it leaves when idle. `domain`: the name under which clients reach it."""
+
+    home: Path
+    embedded: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8585
+    insecure: bool = False
+    tls: Tls | None = None
+    domain: str | None = None
+
+
+async def serve(
+    options: Options, settings: Settings, open_node: OpenNode, on_ready: Callable[[ServerFile], None]
+) -> None:
+    """Returns when it was asked to end; sandboxes stay. Raises Error when it cannot start."""
+    if not options.embedded:
+        check_address(options.host, tls=options.tls, insecure=options.insecure)
+    stop = _Stop()
+    with stop.on_signals():
+        try:
+            await _serve(options, settings, open_node, on_ready, stop)
+        except asyncio.CancelledError:
+            if not stop.asked.is_set():
+                raise
+            _log.info("asked to end before it was ready")
+
+
+async def _serve(
+    options: Options,
+    settings: Settings,
+    open_node: OpenNode,
+    on_ready: Callable[[ServerFile], None],
+    stop: "_Stop",
+) -> None:
+    home = options.home
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(held_home(home, role=EMBEDDED if options.embedded else SERVE))
+        instance = instance_of(home)
+        product, live = await stack.enter_async_context(wired(settings, instance, open_node))
+        app = native_app(product, stop.asked.set)
+        path = instance.run / "api.sock"
+        sockets = [stack.enter_context(unix_socket(path))]
+        if not options.embedded and os.geteuid() == 0 and home == _DEFAULT_HOME:
+            sockets.append(stack.enter_context(unix_socket(SHARED_SOCKET, group=True)))
+        connections = await stack.enter_async_context(serving(app, sockets, listener="unix"))
+        url = None
+        if not options.embedded:
+            url = await _open_tcp(stack, options, app, product.keys)
+        said = ServerFile(os.getpid(), str(path), options.embedded, url)
+        write_server_file(home, said)
+        stack.callback(remove_server_file, home)
+        # What start-up made stays for good: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+        stop.is_ready()
+        on_ready(said)
+        if options.embedded:
+            await _until_idle(stop.asked, settings.idle_exit, lambda: connections() + live())
+        else:
+            await stop.asked.wait()
+        _log.info("leaving", sandboxes=live())
+
+
+class _Stop:
+    """SIGTERM, Ctrl-C or a request. Before the server is ready (the first set-up takes minutes) it is broken off."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._starting = asyncio.current_task()
+
+    def is_ready(self) -> None:
+        self._starting = None
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Generator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _signalled(self) -> None:
+        if self._starting is not None and not self.asked.is_set():
+            self._starting.cancel()
+        self.asked.set()
+
+
+async def _open_tcp(stack: AsyncExitStack, options: Options, app: ASGIApp, keys: Keys) -> str:
+    """The URL. There is a key before anybody can ask."""
+    made = tcp_socket(options.host, options.port)
+    try:
+        await _first_key(keys, options.home)
+        await stack.enter_async_context(serving(app, [made], listener="tcp", tls=options.tls))
+    except BaseException:
+        made.close()
+        raise
+    host, port = options.domain or options.host, made.getsockname()[1]
+    return f"{'https' if options.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def _first_key(keys: Keys, home: Path) -> None:
+    file = key_file(home)
+    if len(keys) and file.exists():
+        return
+    # Also when the file was removed: a key cannot be had back from its digest, and without one nobody could ask.
+    key = await keys.make("first")
+    write_atomic(file, f"{key}\n".encode(), mode=0o600)
+    _log.info("made an API key", file=str(file))
+
+
+async def _until_idle(stop: asyncio.Event, patience: float, busy: Callable[[], int]) -> None:
+    loop = asyncio.get_running_loop()
+    last = loop.time()
+    while not stop.is_set():
+        if busy():
+            last = loop.time()
+        elif loop.time() - last >= patience:
+            _log.info("nobody needs this server any more", seconds=patience)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_LOOK_SECONDS, patience)):
+                await stop.wait()

@@ -1,0 +1,59 @@
+"""The only place that builds objects and ties them together."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from belljar.control.branches import Branches
+from belljar.control.index import Index
+from belljar.control.keys import Keys
+from belljar.control.lineage import Lineage
+from belljar.control.origins import Origins
+from belljar.control.processes import Readers
+from belljar.control.product import Product
+from belljar.control.reconcile import Reconciler
+from belljar.control.sandboxes import Sandboxes
+from belljar.control.snapshots import Snapshots
+from belljar.control.store.database import Database
+from belljar.control.store.keys import KeyStore
+from belljar.control.store.lineage import LineageStore
+from belljar.control.store.sandboxes import SandboxStore
+from belljar.control.store.snapshots import SnapshotStore
+from belljar.control.store.templates import TemplateStore
+from belljar.control.templates import Templates
+from belljar.node.api import NodeApi
+from belljar.node.instance import Instance
+from belljar.server.settings import Settings
+
+__all__ = ("DATABASE", "OpenNode", "wired")
+
+DATABASE = "belljar.db"
+OpenNode = Callable[[Settings, Instance], AbstractAsyncContextManager[NodeApi]]
+
+
+@contextlib.asynccontextmanager
+async def wired(
+    settings: Settings, instance: Instance, open_node: OpenNode
+) -> AsyncGenerator[tuple[Product, Callable[[], int]]]:
+    """The product on this state directory, and a function that counts its live sandboxes. Leaving ends no sandbox."""
+    index = Index()
+    async with (
+        Database(instance.home / DATABASE) as database,
+        SandboxStore(database) as store,
+        open_node(settings, instance) as node,
+        Keys(KeyStore(database)) as keys,
+        Reconciler(node, store, index) as reconciler,
+        Sandboxes(node, store, index, origins := Origins(kept := SnapshotStore(database))) as sandboxes,
+        Snapshots(node, kept, sandboxes, origins, limit=settings.max_snapshots) as snapshots,
+        Branches(node, sandboxes, origins) as branches,
+        Templates(TemplateStore(database), sandboxes, snapshots, origins) as templates,
+    ):
+        lineage = Lineage(LineageStore(database, store), sandboxes, origins)
+        product = Product(sandboxes, reconciler, Readers(), keys, snapshots, branches, templates, lineage)
+        yield product, lambda: len(index)
+
+
+def key_file(home: Path) -> Path:
+    """Where the first key is written, for its owner alone."""
+    return home / "key"

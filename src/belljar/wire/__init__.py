@@ -1,0 +1,3 @@
+"""Frames between the server and the agent. See docs/wire.md; import from the modules."""
+
+__all__ = ()

@@ -1,0 +1,1 @@
+"""The whole server behind its HTTP API."""

@@ -1,0 +1,1 @@
+"""The SDK and the command line over a whole server with the fake engine."""

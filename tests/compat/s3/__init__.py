@@ -1,0 +1,3 @@
+"""Snapshots in an object store."""
+
+__all__ = ()

@@ -1,0 +1,1 @@
+"""What happens when something dies: the server, a client, the disk."""

@@ -1,0 +1,3 @@
+"""Endurance: what a server holds after thousands of sandboxes."""
+
+__all__ = ()

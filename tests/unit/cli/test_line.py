@@ -1,0 +1,99 @@
+"""The command line itself: help, errors, statuses, and how long it takes to start."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from belljar.cli.main import app
+
+BELLJAR = [sys.executable, "-c", "from belljar.cli.main import main; main()"]
+
+
+def belljar(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*BELLJAR, *words], capture_output=True, text=True, check=False, timeout=30)
+
+
+def commands() -> list[list[str]]:
+    top = typer.main.get_command(app)
+    found: list[list[str]] = []
+    for name, command in top.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found += [[name, other] for other in inner] if inner else [[name]]
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_each_command_says_what_it_does_and_shows_an_example(words: list[str]) -> None:
+    done = CliRunner().invoke(app, [*words, "--help"])
+    assert done.exit_code == 0
+    assert "Example" in done.output
+    assert f"belljar {' '.join(words)}" in " ".join(done.output.split())
+
+
+def test_all_the_commands_that_are_promised_are_there() -> None:
+    said = {" ".join(words) for words in commands()}
+    sandbox = ("create", "ls", "show", "exec", "shell", "cp", "logs", "fork", "rollback", "mount", "unmount", "rm")
+    snapshot = ("create", "ls", "show", "tree", "diff", "export", "import", "rm")
+    groups = {"sandbox": sandbox, "snapshot": snapshot, "template": ("create", "ls", "show", "rm")}
+    grouped = {f"{group} {verb}" for group, verbs in groups.items() for verb in verbs}
+    assert said == {"run", "serve", "down", "mcp", "setup", "doctor", *grouped}
+
+
+def test_help_starts_fast_and_loads_no_client_and_no_server() -> None:
+    code = (
+        "import sys, time; start = time.process_time(); sys.argv = ['belljar', '--help']\n"
+        "from belljar.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(time.process_time() - start, sorted({'httpx2', 'fastapi', 'pydantic', 'rich', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, heavy = done.stdout.strip().splitlines()[-1].split(" ", 1)
+    assert float(seconds) < 0.3
+    assert heavy == "['asyncio']" or heavy == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sandbx", "ls"], "belljar sandbox ls"),
+        (["sandbox", "crate"], "belljar sandbox create"),
+        (["run", "--imag", "x", "--", "ls"], "belljar run --image x -- ls"),
+        (["run", "no/such/file"], "belljar run -- no/such/file"),
+        (["run", "--memory", "lots", "--", "ls"], "not a size"),
+        (["sandbox", "cp", "a", "b"], "belljar sandbox cp a SANDBOX:b"),
+        (["sandbox", "rm"], "--all"),
+        (["doctor", "--leaks", "--engine"], "belljar doctor --leaks"),
+        (["sandbox", "show"], "--help"),
+    ],
+)
+def test_a_line_that_cannot_be_understood_is_status_2_with_what_helps(words: list[str], said: str) -> None:
+    done = belljar(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("belljar: ")
+    assert said in done.stderr
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    done = belljar()
+    assert done.returncode == 2
+    assert "Commands:" in done.stderr
+
+
+def test_the_version_is_said() -> None:
+    assert belljar("--version").stdout.strip()
+
+
+def test_no_server_is_an_error_with_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BELLJAR_URL", "http://127.0.0.1:9")
+    started = time.monotonic()
+    done = belljar("sandbox", "ls")
+    assert done.returncode == 1
+    assert "BELLJAR_URL" in done.stderr
+    assert "belljar serve" in done.stderr
+    assert time.monotonic() - started < 10

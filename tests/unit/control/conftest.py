@@ -1,0 +1,95 @@
+"""The control plane over a store in memory-backed files and a scripted node."""
+
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.api.scripted_node import ScriptedNode
+
+from belljar.base.clock import SystemClock
+from belljar.base.log import set_up_logging
+from belljar.control.branches import Branches
+from belljar.control.index import Index
+from belljar.control.lineage import Lineage
+from belljar.control.origins import Origins
+from belljar.control.reconcile import Reconciler
+from belljar.control.sandboxes import Sandboxes
+from belljar.control.snapshots import Snapshots
+from belljar.control.store.database import Database, upgrade
+from belljar.control.store.lineage import LineageStore
+from belljar.control.store.sandboxes import SandboxStore
+from belljar.control.store.snapshots import SnapshotStore
+from belljar.control.store.templates import TemplateStore
+from belljar.control.templates import Templates
+
+__all__ = ("Control", "Plant", "database", "empty_store", "plant")
+
+
+@dataclass
+class Control:
+    """One server's time on the store and the node."""
+
+    sandboxes: Sandboxes
+    reconciler: Reconciler
+    index: Index
+    store: SandboxStore
+    snapshots: Snapshots
+    branches: Branches
+    templates: Templates
+    lineage: Lineage
+
+
+class LateClock(SystemClock):
+    late = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.late
+
+
+class Plant:
+    def __init__(self, store: SandboxStore, database: Database) -> None:
+        self.node = ScriptedNode()
+        self.clock = LateClock()
+        self.store = store
+        self.database = database
+        self.snapshots = SnapshotStore(database)
+        self.templates = TemplateStore(database)
+        self.limit = 10
+
+    @contextlib.asynccontextmanager
+    async def control(self, *, boot: str = "boot-1") -> AsyncGenerator[Control]:
+        index = Index()
+        clock = self.clock
+        origins = Origins(self.snapshots, clock=clock)
+        async with (
+            Reconciler(self.node, self.store, index, clock=clock, boot=boot) as reconciler,
+            Sandboxes(self.node, self.store, index, origins, clock=clock, boot=boot) as sandboxes,
+            Snapshots(self.node, self.snapshots, sandboxes, origins, limit=self.limit, clock=clock) as snapshots,
+            Branches(self.node, sandboxes, origins, clock=clock) as branches,
+            Templates(self.templates, sandboxes, snapshots, origins, clock=clock) as templates,
+        ):
+            lineage = Lineage(LineageStore(self.database, self.store), sandboxes, origins)
+            yield Control(sandboxes, reconciler, index, self.store, snapshots, branches, templates, lineage)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    set_up_logging("info", json=True)
+    file = tmp_path_factory.mktemp("store") / "belljar.db"
+    upgrade(file)
+    return file.read_bytes()
+
+
+@pytest.fixture
+async def database(empty_store: bytes, tmp_path: Path) -> AsyncGenerator[Database]:
+    (tmp_path / "belljar.db").write_bytes(empty_store)
+    async with Database(tmp_path / "belljar.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def plant(database: Database) -> AsyncGenerator[Plant]:
+    async with SandboxStore(database) as store:
+        yield Plant(store, database)

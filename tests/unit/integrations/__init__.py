@@ -1,0 +1,3 @@
+"""Integrations, without their frameworks."""
+
+__all__ = ()
