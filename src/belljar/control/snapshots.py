@@ -11,6 +11,7 @@ from belljar.base.ids import is_id, new_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
 from belljar.control.origins import Origins
+from belljar.control.pages import Pages
 from belljar.control.sandboxes import KEEP, MAX_PAGE, Keep, Sandboxes
 from belljar.control.store.database import Change
 from belljar.control.store.snapshots import (
@@ -77,6 +78,7 @@ class Snapshots:
         self._sized = float("-inf")
         self._wake = asyncio.Event()
         self._tasks = TaskSet(_report)
+        self._pages: Pages[PathChange] = Pages(_report)
 
     async def __aenter__(self) -> Self:
         await self._sync()
@@ -84,6 +86,7 @@ class Snapshots:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._pages.close()
         await self._tasks.close()
 
     # verbs -----------------------------------------------------------------------------------------------------------
@@ -222,16 +225,10 @@ class Snapshots:
                 hint="take a filesystem snapshot of a sandbox that is made from it",
             )
         # A snapshot never changes, so a number of paths is a good place to go on from.
-        skipped, items, behind = int(cursor or 0), list[PathChange](), 0
-        async with contextlib.aclosing(self._node.changes(record.id)) as found:
-            async for change in found:
-                behind += 1
-                if behind <= skipped:
-                    continue
-                if len(items) == limit:
-                    return items, str(skipped + limit)
-                items.append(change)
-        return items, None
+        items, following = await self._pages.page(
+            record.id, int(cursor or 0), limit, lambda: self._node.changes(record.id)
+        )
+        return items, None if following is None else str(following)
 
     async def export(self, workspace: str, ref: str) -> tuple[SnapshotRecord, AsyncGenerator[bytes, None]]:
         """One file, as it comes."""
