@@ -131,7 +131,7 @@ def test_a_timeout_interrupts_and_keeps_the_state(
     assert done.error is not None
     assert done.error.name == "TimeoutError"
     assert "1 s" in done.error.value
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert sandbox.run_code(after, language=language).stdout == "5\n"
 
 

@@ -107,7 +107,7 @@ class Provisioner:
         guest: Guest | None = None
         async with machine.starts:
             limits = origin.fitted(record.spec.limits)
-            ready = self.pool.created(origin, limits) if origin.upper is None else None
+            ready = self.pool.created(origin, limits)
             planned = ready or plan(machine, origin, limits)
             note(replace(record, instance=planned.instance, slot=planned.slot))
             try:
@@ -117,6 +117,7 @@ class Provisioner:
                 else:
                     holding = ready
                     await self._set_network(ready, record)
+                    await machine.engine.limit(ready.instance, limits)
                 await begin(machine, holding, origin)
                 guest = await connect(machine, holding.instance, on_lost=on_lost)
                 await self._introduce(guest, record, origin, holding)

@@ -17,7 +17,7 @@ _MOST_CLASSES = 16
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """`hot`: restored and paused; `warm`: created."""
+    """`hot`: restored and paused; `warm`: created, for a burst of the class or for who begins elsewhere."""
 
     hot: int
     warm: int
@@ -28,10 +28,19 @@ class _Class:
     standing: bool
     last: float
     claims: deque[float] = field(default_factory=deque[float])
+    begun: deque[float] = field(default_factory=deque[float])
+
+    def came(self, times: deque[float], at: float) -> None:
+        self.last = at
+        times.append(at)
+        while times[0] < at - _LATELY:
+            times.popleft()
 
 
 class Demand(Generic[S]):
-    """`most`: hot members of all classes together. The class used last is served first."""
+    """`most`: hot members of all classes together, and as many created ones for who begins elsewhere. The class used last is
+    served first.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -45,24 +54,36 @@ class Demand(Generic[S]):
     def asked(self, shape: S, at: float) -> None:
         """Somebody wanted one of this class, and got it or not."""
         known = self._classes.setdefault(shape, _Class(False, at))
-        known.last = at
-        known.claims.append(at)
-        while known.claims and known.claims[0] < at - _LATELY:
-            known.claims.popleft()
+        known.came(known.claims, at)
+        self._forget_one()
+
+    def began(self, shape: S, at: float) -> None:
+        """Somebody begins elsewhere than this class does (a fork, a restored snapshot), and one that was only created would do."""
+        known = self._classes.setdefault(shape, _Class(False, at))
+        known.came(known.begun, at)
+        self._forget_one()
+
+    def _forget_one(self) -> None:
         if len(self._classes) > _MOST_CLASSES:
             rest = [shape for shape, known in self._classes.items() if not known.standing]
             del self._classes[min(rest, key=lambda shape: self._classes[shape].last)]
 
     def wishes(self, at: float) -> dict[S, Wish]:
         """For the classes of the last ten minutes and the standing ones, the most recent first."""
-        left = self._most
+        left = left_created = self._most
         found: dict[S, Wish] = {}
         for shape, known in sorted(self._classes.items(), key=lambda item: -item[1].last):
             if not known.standing and known.last < at - _REMEMBERED:
                 del self._classes[shape]
                 continue
-            lately = sum(1 for claim in known.claims if claim > at - _LATELY)
-            hot = min(1 + lately, _MOST_EACH, left)
-            left -= hot
-            found[shape] = Wish(hot, min((1 + lately) // 2, hot))
+            hot = min(_wanted(known.claims, at, standing=known.standing), left)
+            created = min(_wanted(known.begun, at), left_created)
+            left, left_created = left - hot, left_created - created
+            found[shape] = Wish(hot, hot // 2 + created)
         return found
+
+
+def _wanted(times: deque[float], at: float, *, standing: bool = False) -> int:
+    if not standing and not (times and times[-1] >= at - _REMEMBERED):
+        return 0
+    return min(1 + sum(1 for time in times if time > at - _LATELY), _MOST_EACH)

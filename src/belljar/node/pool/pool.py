@@ -15,7 +15,7 @@ from belljar.model.sandbox import Limits, Network, SandboxSpec
 from belljar.node.guest.guest import Guest
 from belljar.node.holding import Holding, begin, configuration, connect, free, make, plan
 from belljar.node.machine import Machine, available_memory
-from belljar.node.origin import Origin, Shape
+from belljar.node.origin import Origin, Shape, shape_of
 from belljar.node.origins import Origins
 from belljar.node.pool.demand import Demand
 
@@ -99,15 +99,23 @@ class Pool:
         return None
 
     def created(self, origin: Origin, limits: Limits) -> Holding | None:
-        """A member that was only created, for a guest that begins elsewhere than its class does: the caller's from now on."""
-        for members in self._warm.values():
-            for member in members:
-                spec = member.holding.instance.spec
-                there = (spec.root, spec.upper, spec.build, spec.runtime, spec.argv, spec.limits)
-                if there == (origin.root, None, origin.build, origin.runtime.folder, origin.runtime.argv, limits):
-                    members.remove(member)
-                    self._wake.set()
-                    return member.holding
+        """A member that was only created, for whatever stands on its image and has its shape: the caller's from now on, with
+        limits that may differ in what can be changed. The pool notes those that no class of an image would do for.
+        """
+        if not self._most or origin.upper is not None:
+            return None
+        shape = shape_of(f"image:{origin.image_key}", limits)
+        if origin.key != shape.origin:
+            self._specs.setdefault(shape, SandboxSpec(origin.image.name, limits=limits))
+            self._demand.began(shape, time.monotonic())
+        self._wake.set()
+        members = self._warm.get(shape, [])
+        for member in members:
+            spec = member.holding.instance.spec
+            there = (spec.root, spec.build, spec.runtime, spec.argv)
+            if there == (origin.root, origin.build, origin.runtime.folder, origin.runtime.argv):
+                members.remove(member)
+                return member.holding
         return None
 
     def waiting(self) -> tuple[int, int]:
@@ -163,17 +171,16 @@ class Pool:
                 return
 
     async def _add(self, shape: Shape, members: list[_Member]) -> None:
-        spec = self._specs[shape]
+        spec, hot = self._specs[shape], members is self._hot.get(shape)
         try:
-            if not await self._origins.template(spec):
-                self._failed[shape] = time.monotonic() + _BACKOFF
-                return
-            async with self._machine.starts, self._origins.open(spec) as origin:
-                if origin.checkpoint is None or self._origins.shape(spec) != shape:
-                    # The image's name stands for something else by now: nobody can ask for this class any more.
-                    self._failed[shape] = time.monotonic() + _BACKOFF
-                    return
-                members.append(await self._member(origin, spec, hot=members is self._hot.get(shape)))
+            ready = not hot or await self._origins.template(spec)
+            # Where the image's name stands for something else by now, nobody can ask for this class any more.
+            if ready and self._origins.shape(spec) == shape:
+                async with self._machine.starts, self._origins.open(spec) as origin:
+                    if origin.checkpoint is not None or not hot:
+                        members.append(await self._member(origin, spec, hot=hot))
+                        return
+            self._failed[shape] = time.monotonic() + _BACKOFF
         except (Error, OSError) as error:
             self._failed[shape] = time.monotonic() + _BACKOFF
             _log.warning("no member for the pool", image=spec.image, error=str(error))
