@@ -1,12 +1,14 @@
 """Rules for all tests: what needs a real sandbox fails where there is none, and never counts as passed unseen."""
 
 import os
+import sys
 from collections.abc import Callable
 
 import pytest
 
 __all__ = (
     "pytest_collection_modifyitems",
+    "pytest_runtest_logreport",
     "pytest_runtest_setup",
     "pytest_sessionfinish",
     "pytest_terminal_summary",
@@ -17,8 +19,13 @@ __all__ = (
 _WHOLE = "BELLJAR_TESTS_WHOLE"
 """Set by scripts/test when it runs the whole suite: then at least one test must have run in a real sandbox."""
 
+_LINE, _REAL = "line", "real"
+"""Names of what a test tells the end of the run."""
+_FIRST = ("compat", "node", "faults", "code", "long", "docs")
+"""The longest files first when they are spread over several processes: then none is left over at the end."""
+
 _real: set[str] = set()
-_lines = pytest.StashKey[list[str]]()
+_lines: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +36,9 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
     def speak(line: str) -> None:
         with capture.global_and_fixture_disabled():
+            if terminal is None:  # one of several processes, which has no terminal of its own
+                print(line, file=sys.stderr, flush=True)
+                return
             terminal.ensure_newline()
             terminal.write_line(line)
 
@@ -38,13 +48,31 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 @pytest.fixture
 def report_line(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Keeps a line for the end of the run: numbers that people look for."""
-    return request.config.stash.setdefault(_lines, []).append
+    return lambda line: request.node.user_properties.append((_LINE, line))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The quick and the telling first: rules of the house, then what needs no root, then the rest."""
     order = {"arch": 0, "unit": 1, "api": 2}
-    items.sort(key=lambda item: order.get(item.path.relative_to(item.config.rootpath / "tests").parts[0], 3))
+    items.sort(key=lambda item: order.get(_parts(item)[0], 3))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _FIRST.index(_parts(item)[0]) if _parts(item)[0] in _FIRST else len(_FIRST))
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(_together(item)))
+
+
+def _together(item: pytest.Item) -> str:
+    """Tests of a file share its servers and run in one process. Those of smolagents are suites of their own, and what the host's
+    network is made into for tests is there once.
+    """
+    parts = _parts(item)
+    if parts[:2] == ("compat", "smolagents"):
+        return item.nodeid
+    return "net" if parts[0] == "node" and parts[-1].startswith("test_net") else "/".join(parts)
+
+
+def _parts(item: pytest.Item) -> tuple[str, ...]:
+    return item.path.relative_to(item.config.rootpath / "tests").parts
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -60,26 +88,35 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _is_real(item: pytest.Item) -> bool:
-    top = item.path.relative_to(item.config.rootpath / "tests").parts[0]
-    return top in ("node", "faults") or item.get_closest_marker("node") is not None
+    return _parts(item)[0] in ("node", "faults") or item.get_closest_marker("node") is not None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def] # pytest's own hook type
     report = yield
     if report.when == "call" and report.passed and _is_real(item):
-        _real.add(item.nodeid)
+        report.user_properties.append((_REAL, True))
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash.get(_lines, []):
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Also of the other processes, where there are several."""
+    if report.when == "call":
+        _lines.extend(str(value) for name, value in report.user_properties if name == _LINE)
+        if (_REAL, True) in report.user_properties:
+            _real.add(report.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in _lines:
         terminalreporter.write_line(line)
     if _real:
         terminalreporter.write_line(f"{len(_real)} tests ran in real gVisor sandboxes")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        return
     if os.environ.get(_WHOLE) and not _real and session.exitstatus == pytest.ExitCode.OK:
         print("\nNo test passed in a real sandbox: the suite has not shown anything.")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

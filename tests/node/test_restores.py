@@ -27,6 +27,7 @@ from belljar.model.process import Exit, Output, ProcessSpec, PtySize, Stream
 from belljar.model.sandbox import Limits, Network, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import SnapshotKind
 from belljar.node.artifacts import state_store
+from belljar.node.holding import owned
 from belljar.node.housekeeping import keep_house
 from belljar.node.instance import Instance, instance_of
 from belljar.node.machine import Machine
@@ -201,6 +202,27 @@ async def test_forks_go_on_from_one_moment_and_differ_where_they_were_told_to(pl
         assert isinstance((await place.node.fork(first, {grandchild: SPEC}))[grandchild], Sandbox)
         assert await place.sh(grandchild, "cat /root/file") == "0\n"
         for id in (*specs, grandchild):
+            await place.node.terminate(id)
+
+
+async def test_who_forks_again_takes_kernels_that_were_made_ahead(place: Place) -> None:
+    async with place.sandbox() as parent:
+        await place.sh(parent, "echo before > /root/file")
+        children = {new_id("sb"): SPEC, new_id("sb"): SPEC}
+        await place.node.fork(parent, children)
+
+        async def waits() -> bool:
+            return place.node.waiting()[1] > 0
+
+        assert await wait_until(waits, timeout=60)
+        ahead = owned(place.instance.run)
+        again = new_id("sb")
+        limits = replace(SPEC.limits, cpus=0.5)
+        await place.node.fork(parent, {again: replace(SPEC, network=Network.NONE, limits=limits)})
+        taken = ahead - owned(place.instance.run)
+        assert [id for id in taken if (place.instance.run / "sandboxes" / id).is_dir()]
+        assert await place.sh(again, "cat /root/file /etc/resolv.conf") == "before\n# no network\n"
+        for id in (*children, again):
             await place.node.terminate(id)
 
 
