@@ -135,3 +135,13 @@ async def test_everything_a_guest_started_ends_with_it(engine: FakeEngine, tmp_p
     await guest.close()
     await engine.delete(instance)
     assert await engine.residue() == []
+
+
+async def test_one_whose_program_begins_just_now_and_shows_no_mark_yet_is_ended(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = await running(engine, tmp_path, FakePlan(never_answers=True))
+    monkeypatch.setattr("belljar.node.engine.fake.processes.marks_with", lambda _: iter(()))
+    async with asyncio.timeout(10):
+        await engine.delete(instance)
+    assert await engine.state(instance) == InstanceState.ABSENT

@@ -163,7 +163,7 @@ class FakeEngine:
         if self.plan(instance.spec).stays:
             raise EngineFailed(f"{instance.spec.id} stays, as planned")
         state = await in_thread(_read_state, instance)
-        await in_thread(self._marked(instance.spec.id).kill, timeout)
+        await in_thread(self._marked(instance.spec.id, state and state.process).kill, timeout)
         if state is not None and state.process is not None:
             await wait_end(state.process)
             reap(state.process.pid)
@@ -227,8 +227,8 @@ class FakeEngine:
         search = f"{agent_sources()}:{wire_sources().parents[1]}"
         return {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": search, _MARK: f"{self._run}/{spec.id}"}
 
-    def _marked(self, id: str) -> Marked:
-        return Marked(f"{_MARK}={self._run}/{id}")
+    def _marked(self, id: str, first: HostProcess | None = None) -> Marked:
+        return Marked(f"{_MARK}={self._run}/{id}", first)
 
     def _residue(self) -> list[HostObject]:
         prefix = f"{_MARK}={self._run}/"

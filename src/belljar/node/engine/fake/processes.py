@@ -14,13 +14,18 @@ __all__ = ("Marked", "marks_with")
 
 
 class Marked:
-    """`mark` is a whole ``NAME=value``."""
+    """`mark` is a whole ``NAME=value``. `first`: one that is known to carry it; a process whose program begins just now shows
+    no environment for a moment.
+    """
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, first: HostProcess | None = None) -> None:
         self._mark = mark
+        self._first = first
 
     def processes(self) -> set[HostProcess]:
         found = {process for process, value in marks_with(self._mark) if not value}
+        if self._first is not None and process_of(self._first.pid) == self._first:
+            found.add(self._first)
         parents = _parents()
         while True:
             ids = {process.pid for process in found}
