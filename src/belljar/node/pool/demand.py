@@ -58,7 +58,7 @@ class Demand(Generic[S]):
         self._forget_one()
 
     def began(self, shape: S, at: float) -> None:
-        """Somebody begins elsewhere than this class does (a fork, a restored snapshot), and one that was only created would do."""
+        """Somebody begins elsewhere than this class does (a fork, a restored snapshot): one that was only created would do."""
         known = self._classes.setdefault(shape, _Class(False, at))
         known.came(known.begun, at)
         self._forget_one()
