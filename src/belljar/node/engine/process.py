@@ -14,6 +14,7 @@ from belljar.base.tasks import in_thread
 __all__ = (
     "HostProcess",
     "become_subreaper",
+    "dead_children",
     "process_of",
     "kill_process",
     "open_process",
@@ -111,6 +112,32 @@ def _reaped(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:
         return True
+
+
+def dead_children(cgroup: str = "") -> set[int]:
+    """Children of this process that have ended and whose exit status nobody has taken yet; with `cgroup` those that were in it.
+
+    The dead keep their group in hierarchies of version 2 alone.
+    """
+    found: set[int] = set()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found.update(int(word) for word in file.read_text().split())
+    return {pid for pid in found if _is_dead(pid) and (not cgroup or _was_in(pid, cgroup))}
+
+
+def _is_dead(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
+    return False
+
+
+def _was_in(pid: int, cgroup: str) -> bool:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            if line.startswith("0::"):
+                return line.removesuffix(" (deleted)").endswith(f"/{cgroup}")
+    return False
 
 
 def become_subreaper() -> None:

@@ -7,6 +7,7 @@ from belljar.base.tasks import in_thread, wait_until
 from belljar.node.engine.api import Engine, Instance, InstanceState
 from belljar.node.engine.conformance.bed import Bed
 from belljar.node.engine.conformance.suite import Check, expect
+from belljar.node.engine.process import dead_children
 
 __all__ = ("LIFE",)
 
@@ -70,7 +71,8 @@ async def _half_made(bed: Bed) -> None:
 
 
 async def _interrupted_create(bed: Bed) -> None:
-    for wait in (0.0, 0.01, 0.03):
+    before = dead_children()
+    for wait in (0.0, 0.01, 0.03, 0.06, 0.1, 0.15):
         instance = await bed.engine.prepare(bed.new_spec())
         making = asyncio.create_task(bed.engine.create(instance))
         await asyncio.sleep(wait)
@@ -78,6 +80,11 @@ async def _interrupted_create(bed: Bed) -> None:
         await asyncio.wait([making])
         await bed.engine.delete(instance)
         await _expect_nothing(bed.engine, instance)
+
+    async def reaped() -> bool:
+        return await in_thread(dead_children) <= before
+
+    expect(await wait_until(reaped, timeout=5), "dead processes stay, whose end nobody takes")
 
 
 async def _without_a_record(bed: Bed) -> None:

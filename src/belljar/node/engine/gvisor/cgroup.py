@@ -158,15 +158,20 @@ class Cgroups:
                 found.update(f"{name}/{entry.name}" for entry in folder.iterdir() if entry.is_dir())
         return found
 
-    async def kill(self, name: str, *, timeout: float) -> None:
-        """SIGKILL to all in the groups until they are empty. Raises EngineFailed when they are not within `timeout` s."""
+    async def kill(self, name: str, *, timeout: float) -> set[int]:
+        """SIGKILL to all in the groups until they are empty; gives their ids. Raises EngineFailed when they are not within
+        `timeout` s.
+        """
+        killed: set[int] = set()
         deadline = asyncio.get_running_loop().time() + timeout
         pause = 0.001
         while members := await in_thread(self._kill_members, name):
+            killed |= members
             if asyncio.get_running_loop().time() > deadline:
                 raise EngineFailed(f"processes {sorted(members)[:8]} of {name} did not end within {timeout:g} s")
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.05)
+        return killed
 
     async def remove(self, name: str, *, timeout: float = 5.0) -> None:
         """Removes the groups, which must be empty. Those that are not there are fine. Raises OSError."""

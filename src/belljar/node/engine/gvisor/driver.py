@@ -54,6 +54,7 @@ from belljar.node.engine.pipes import error_text, open_channel, open_error
 from belljar.node.engine.process import (
     HostProcess,
     become_subreaper,
+    dead_children,
     kill_process,
     process_of,
     reap,
@@ -289,10 +290,12 @@ class GvisorEngine:
                 if kernel is not None and await in_thread(kill_process, kernel):
                     await wait_end(kernel)
                 # The rest: gofer, and a runsc that was at work when its server died.
-                await self._groups.kill(spec.cgroup, timeout=timeout)
+                killed = await self._groups.kill(spec.cgroup, timeout=timeout)
                 if self._groups.problem:
                     await self._kill_named(spec.id)
-                await reap_ending(int(instance.details.get("pid", 0)), kernel.pid if kernel else 0, gofer)
+                await reap_ending(int(instance.details.get("pid", 0)), kernel.pid if kernel else 0, gofer, *killed)
+                # What an interrupted create had begun and nobody wrote down has become this process's child, and may be dead.
+                reap(*await in_thread(dead_children, spec.cgroup))
                 await in_thread(remove_files, spec, self._roots)
                 await self._groups.remove(spec.cgroup)
             except OSError as error:
