@@ -51,6 +51,7 @@ def report_line(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return lambda line: request.node.user_properties.append((_LINE, line))
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups become part of the tests' names
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The quick and the telling first: rules of the house, then what needs no root, then the rest."""
     order = {"arch": 0, "unit": 1, "api": 2}

@@ -96,14 +96,14 @@ def _descriptors(process: Path) -> Iterator[str]:
             yield str(path.readlink())
 
 
-def at_rest(host: Host, classes: int) -> Footprint:
-    """Once the pool has forgotten the burst and one member of each class waits. AssertionError after 60 s."""
+def at_rest(host: Host, waiting: int) -> Footprint:
+    """Once the pool has forgotten the burst and so many members wait. AssertionError after 60 s."""
     run, until, since = instance_of(host.home).run, time.monotonic() + _REST, time.monotonic()
     while time.monotonic() - since < _QUIET:
         time.sleep(0.1)
         now = owned(run)
         assert time.monotonic() < until, f"the pool does not come to rest: {len(now)} wait"
-        if len(now) != classes:
+        if len(now) != waiting:
             since = time.monotonic()
     return footprint(host)
 

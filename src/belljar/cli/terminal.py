@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import termios
@@ -36,7 +35,7 @@ def attached_terminal(
     """Runs the command with a terminal and returns its return code; 129 (hang-up) when this terminal goes away."""
     if not (os.isatty(0) and os.isatty(1)):
         fail("this needs a terminal", hint="belljar sandbox exec SANDBOX COMMAND works without one", code=2)
-    size = shutil.get_terminal_size()
+    size = _size()
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     process = sandbox.popen(
         command, pty=True, cols=size.columns, rows=size.lines, env={"TERM": "xterm-256color"} | passed | dict(env),
@@ -108,6 +107,12 @@ def _raw() -> Generator[None]:
             termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
+def _size() -> os.terminal_size:
+    """The window's, whatever COLUMNS says, which may be of another one. Raises OSError when the terminal has gone."""
+    size = os.get_terminal_size(0)
+    return size if size.columns and size.lines else os.terminal_size((80, 24))
+
+
 @contextlib.contextmanager
 def _resizing(process: "belljar.Process") -> Generator[None]:
     """Each SIGWINCH sends the new size, in a thread: a handler must not wait for a server.
@@ -122,7 +127,7 @@ def _resizing(process: "belljar.Process") -> Generator[None]:
     def send() -> None:
         while changed.get():
             with contextlib.suppress(Error, OSError):  # OSError: the terminal has gone
-                size = os.get_terminal_size(0)
+                size = _size()
                 process.resize(size.columns, size.lines)
 
     before = signal.signal(signal.SIGWINCH, note)

@@ -32,7 +32,8 @@ class Terminal:
             stdin=self._far,
             stdout=self._far,
             stderr=self._far,
-            env=dict(env) | {"TERM": "xterm-256color"},
+            # what another window left in the environment says nothing of this one
+            env=dict(env) | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
             cwd=cwd,
             preexec_fn=self._log_in,
         )

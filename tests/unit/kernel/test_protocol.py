@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -100,9 +101,15 @@ def test_an_interrupted_coroutine_is_over(kernel: KernelProcess) -> None:
     assert kernel.run("await asyncio.sleep(0)\nlen(asyncio.all_tasks())").text == "1"
 
 
-def test_code_that_catches_its_interrupt_goes_on(kernel: KernelProcess) -> None:
-    key = kernel.start("import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')")
-    time.sleep(0.5)
+def test_code_that_catches_its_interrupt_goes_on(kernel: KernelProcess, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    key = kernel.start(
+        "import time\n"
+        f"try:\n    open({str(begun)!r}, 'w').close()\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('caught')"
+    )
+    while not begun.exists():
+        time.sleep(0.01)
     kernel.send(op="interrupt", key=key)
     assert [event["kind"] for event in kernel.events(key)] == ["stdout", "done"]
     key = kernel.start("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)")
