@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 __all__ = (
     "pytest_collection_modifyitems",
@@ -12,6 +14,7 @@ __all__ = (
     "pytest_runtest_setup",
     "pytest_sessionfinish",
     "pytest_terminal_summary",
+    "pytest_xdist_make_scheduler",
     "report_line",
     "say",
 )
@@ -51,25 +54,28 @@ def report_line(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return lambda line: request.node.user_properties.append((_LINE, line))
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups become part of the tests' names
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The quick and the telling first: rules of the house, then what needs no root, then the rest."""
     order = {"arch": 0, "unit": 1, "api": 2}
     items.sort(key=lambda item: order.get(_parts(item)[0], 3))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: _FIRST.index(_parts(item)[0]) if _parts(item)[0] in _FIRST else len(_FIRST))
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(_together(item)))
 
 
-def _together(item: pytest.Item) -> str:
-    """Tests of a file share its servers and run in one process. Those of smolagents are suites of their own, and what the host's
-    network is made into for tests is there once.
-    """
-    parts = _parts(item)
-    if parts[:2] == ("compat", "smolagents"):
-        return item.nodeid
-    return "net" if parts[0] == "node" and parts[-1].startswith("test_net") else "/".join(parts)
+class Together(LoadScopeScheduling):  # type: ignore[misc] # has no types
+    """The tests of a file share its servers and run in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file.startswith("tests/compat/smolagents/"):
+            return nodeid  # suites of their own
+        if file.startswith("tests/node/test_net"):
+            return "tests/node/test_net"  # what the host's network is made into for them is there once
+        return file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
 
 
 def _parts(item: pytest.Item) -> tuple[str, ...]:

@@ -225,6 +225,7 @@ def test_twenty_thousand_lines_come_whole_and_in_order(sandbox: belljar.Sandbox)
     assert sandbox.run_code(code, language="javascript", timeout=60).stdout == wanted
 
 
+@pytest.mark.timeout(400)
 def test_big_results_and_endless_output_stay_within_bounds(sandbox: belljar.Sandbox) -> None:
     done = sandbox.run_code("'x'.repeat(50_000_000)", language="javascript", timeout=60)
     assert done.error is None

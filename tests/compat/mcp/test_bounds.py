@@ -232,7 +232,7 @@ async def test_sandboxes_are_counted_also_while_they_are_made(environ: dict[str,
 async def test_calls_beyond_the_bound_wait_for_a_slot(environ: dict[str, str]) -> None:
     async with stdio(environ, "--max-calls", "2") as client:
         await client.call_tool("run_command", {"command": "true"})
-        line = "mine=$(mktemp -d /tmp/now.XXXXXX); sleep 0.5; ls -d /tmp/now.* | wc -l; rmdir $mine"
+        line = "mine=$(mktemp -d /tmp/now.XXXXXX); sleep 0.5; set -- /tmp/now.*; echo $#; rmdir $mine"
         results = await asyncio.gather(*(client.call_tool("run_command", {"command": line}) for _ in range(5)))
         assert max(int(text_of(one)) for one in results) <= 2
 
