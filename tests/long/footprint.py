@@ -96,14 +96,17 @@ def _descriptors(process: Path) -> Iterator[str]:
             yield str(path.readlink())
 
 
-def at_rest(host: Host, waiting: int) -> Footprint:
-    """Once the pool has forgotten the burst and so many members wait. AssertionError after 60 s."""
+def at_rest(host: Host, hot: int, created: int) -> Footprint:
+    """Once the pool has forgotten the burst and so many members wait, paused ones and created ones. AssertionError after 60 s."""
     run, until, since = instance_of(host.home).run, time.monotonic() + _REST, time.monotonic()
     while time.monotonic() - since < _QUIET:
         time.sleep(0.1)
         now = owned(run)
-        assert time.monotonic() < until, f"the pool does not come to rest: {len(now)} wait"
-        if len(now) != waiting:
+        paused = sum((run / "sandboxes" / id / "paused").exists() for id in now)
+        assert time.monotonic() < until, (
+            f"the pool does not come to rest: {paused} wait, {len(now) - paused} are created"
+        )
+        if (paused, len(now) - paused) != (hot, created):
             since = time.monotonic()
     return footprint(host)
 

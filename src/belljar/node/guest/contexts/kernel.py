@@ -108,9 +108,9 @@ class Kernel:
         except KernelFault as fault:
             await self.kill()
             return f"it broke the protocol: {fault}"
-        except Conflict:
+        except Conflict as conflict:
             await self.kill()
-            return "somebody else read its output"
+            return f"its output was lost: {conflict.message}"
         finally:
             for answer in self._answers.values():
                 if not answer.done():
