@@ -1,7 +1,9 @@
 """Where the processor's time of a fork goes. `python bench/fork_profile.py [CHILDREN] [ROUNDS]` as root; no server, no HTTP.
 
-Seconds of all cores together, for one fork into so many: of this process (the node), of the children's groups (kernel, gofer,
-and the runsc command that made them), and of the rest of the machine (nft, the host's own threads, whoever else is at work).
+First one child by itself, step by step: milliseconds of its group (all its host processes) and of the clock.
+
+Then seconds of all cores together, for one fork into so many: of this process (the node), of the children's groups (kernel,
+gofer, and the runsc command that made them), and of the rest of the machine (nft, the host's own threads, whoever else works).
 """
 
 import asyncio
@@ -11,16 +13,21 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from belljar.base.ids import new_id
-from belljar.model.sandbox import Sandbox, SandboxSpec
+from belljar.model.sandbox import Network, Sandbox, SandboxSpec
+from belljar.model.snapshot import SnapshotKind
 from belljar.node.engine.gvisor.cgroup import Cgroups, find_hierarchies
+from belljar.node.holding import begin, configuration, connect, free, make, plan
 from belljar.node.instance import instance_of
+from belljar.node.machine import Machine
+from belljar.node.origins import Origins
 from belljar.node.purge import purge
 from belljar.node.record import PREFIX
 from belljar.node.service import NodeService
+from belljar.node.templates import Templates
 from belljar.server.machine import open_machine
 from belljar.server.settings import read_settings
 
@@ -45,16 +52,54 @@ class Round:
 
 
 async def measure(home: Path, children: int, rounds: int) -> list[Round]:
+    """Prints the steps of one child as they are known."""
     found: list[Round] = []
     async with open_machine(read_settings(home), instance_of(home)) as machine:
         async with NodeService(machine) as node:
             parent = new_id(PREFIX)
             await node.create(parent, BASE)
+            await asyncio.sleep(5)
+            print("| step of one child | processor ms | wall ms |\n|---|---|---|")
+            for step, times in (await steps(machine, node, parent, 2 * rounds)).items():
+                processor, wall = (statistics.median(values) for values in zip(*times, strict=True))
+                print(f"| {step} | {processor:.0f} | {wall:.0f} |")
             for _ in range(rounds):
                 await asyncio.sleep(12)  # the pool has made what it makes
                 found.append(await one(machine.instance.cgroup, node, parent, children))
             await node.terminate(parent)
         await purge(machine)
+    return found
+
+
+async def steps(machine: Machine, node: NodeService, parent: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Step → its (milliseconds of processor time, of the clock) in each round."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    snapshot = (await node.snapshot(parent, new_id("sn"), SnapshotKind.MEMORY)).id
+    spec = replace(BASE, snapshot=snapshot)
+    async with Origins(machine, Templates(machine, machine.templates)).open(spec) as origin:
+        for _ in range(rounds):
+            planned = plan(machine, origin, origin.fitted(spec.limits))
+            at = 0.0, time.monotonic()
+
+            def note(step: str) -> None:
+                nonlocal at
+                now = _groups(planned.instance.spec.cgroup), time.monotonic()  # noqa: B023 (called in this round)
+                found.setdefault(step, []).append(((now[0] - at[0]) * 1e3, (now[1] - at[1]) * 1e3))
+                at = now
+
+            holding = await make(machine, planned, Network.OPEN)
+            note("the runsc command: kernel and gofer made")
+            await begin(machine, holding, origin)
+            note("gVisor's restore")
+            guest = await connect(machine, holding.instance, on_lost=lambda reason, message: None)
+            note("its agent answers")
+            said = configuration(origin, spec, planned.id, holding.slot)
+            await guest.configure(**said)
+            await guest.wake(reseed=True, env=said["env"], cwd=said.get("workdir"), user=said.get("user"))
+            note("its new identity")
+            await guest.close(None)
+            await free(machine, holding)
+    await node.delete_snapshot(snapshot)
     return found
 
 
@@ -89,7 +134,7 @@ def main(children: int, rounds: int) -> None:
         found = asyncio.run(measure(home, children, rounds))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("| wall s | all cores | node | children's groups | rest | were created |\n|---|---|---|---|---|---|")
+    print("\n| wall s | all cores | node | children's groups | rest | were created |\n|---|---|---|---|---|---|")
     for one_round in found:
         print(one_round.line())
     print(f"p50: {statistics.median(one_round.wall for one_round in found):.2f} s until {children} run")
