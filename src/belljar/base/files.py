@@ -5,11 +5,11 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ("LockHeld", "digest_file", "fsync_dir", "lock_file", "remove_tree", "write_atomic")
+__all__ = ("LockHeld", "close_descriptors", "digest_file", "fsync_dir", "lock_file", "remove_tree", "write_atomic")
 
 
 class LockHeld(Exception):
@@ -19,6 +19,12 @@ class LockHeld(Exception):
         super().__init__(f"{path} is held by {holder or 'another process'}")
         self.path = path
         self.holder = holder
+
+
+def close_descriptors(descriptors: int | Sequence[int] | None) -> None:
+    """One, several or none."""
+    for fd in (descriptors,) if isinstance(descriptors, int) else descriptors or ():
+        os.close(fd)
 
 
 def fsync_dir(path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-__all__ = ("TaskSet", "in_thread", "wait_until")
+__all__ = ("TaskSet", "in_thread", "opened_in_thread", "wait_until")
 
 T = TypeVar("T")
 
@@ -53,6 +53,16 @@ class TaskSet:
 async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> T:
     """Runs a blocking call in a worker thread; on cancellation the call itself still runs to its end."""
     return await asyncio.to_thread(function, *args, **keywords)
+
+
+async def opened_in_thread(close: Callable[[T], object], open: Callable[..., T], *args: Any) -> T:
+    """As `in_thread`, for what somebody has to close: when its caller was cancelled meanwhile, `close` gets it."""
+    task = asyncio.ensure_future(asyncio.to_thread(open, *args))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: done.cancelled() or done.exception() or close(done.result()))
+        raise
 
 
 async def wait_until(ready: Callable[[], Awaitable[bool]], *, timeout: float, every: float = 0.02) -> bool:

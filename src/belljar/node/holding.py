@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from belljar.base.files import remove_tree
+from belljar.base.files import close_descriptors, remove_tree
 from belljar.base.ids import is_id, new_id
 from belljar.base.proc import is_alive
-from belljar.base.tasks import in_thread
+from belljar.base.tasks import in_thread, opened_in_thread
 from belljar.model.sandbox import Limits, Network, SandboxSpec
 from belljar.node.engine.api import Instance, InstanceSpec, NetworkAttachment, temporary
 from belljar.node.guest.guest import Guest
@@ -84,7 +84,7 @@ async def begin(machine: Machine, holding: Holding, origin: Origin) -> None:
     if holding.slot is None or machine.slots is None:
         await _begin(machine, holding.instance, origin, None)
         return
-    fd = await in_thread(machine.slots.open_socket, holding.slot)
+    fd = await opened_in_thread(close_descriptors, machine.slots.open_socket, holding.slot)
     try:
         await _begin(machine, holding.instance, origin, _attachment(holding.slot, fd))
     finally:

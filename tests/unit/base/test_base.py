@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -125,3 +126,39 @@ async def test_input_and_output_travel_whole() -> None:
     data = os.urandom(300_000)
     assert (await proc.run(["cat"], input=data)).stdout == data
     assert proc.run_sync(["cat"], input=data).stdout == data
+
+
+async def test_what_was_opened_for_a_caller_who_has_left_is_closed() -> None:
+    begun, go_on, closed = threading.Event(), threading.Event(), asyncio.Event()
+    loop, given = asyncio.get_running_loop(), list[str]()
+
+    def slow(value: str) -> str:
+        begun.set()
+        go_on.wait(10)
+        return value
+
+    def close(value: str) -> None:
+        given.append(value)
+        loop.call_soon_threadsafe(closed.set)
+
+    task = asyncio.create_task(tasks.opened_in_thread(close, slow, "it"))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert given == []
+    go_on.set()
+    async with asyncio.timeout(10):
+        await closed.wait()
+    assert given == ["it"]
+    assert await tasks.opened_in_thread(close, slow, "kept") == "kept"
+    assert given == ["it"]
+
+
+def test_descriptors_are_closed_one_several_or_none(tmp_path: Path) -> None:
+    opened = [os.open(tmp_path, os.O_RDONLY) for _ in range(3)]
+    for some in (None, (), opened[0], opened[1:]):
+        files.close_descriptors(some)
+    for fd in opened:
+        with pytest.raises(OSError):
+            os.fstat(fd)

@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from belljar.base.tasks import in_thread
+from belljar.base.files import close_descriptors
+from belljar.base.tasks import opened_in_thread
 
 __all__ = (
     "HostProcess",
@@ -75,7 +76,7 @@ def kill_process(process: HostProcess) -> bool:
 
 async def wait_end(process: HostProcess) -> None:
     """Returns when the process has ended, whoever its parent is."""
-    fd = await in_thread(open_process, process)
+    fd = await opened_in_thread(close_descriptors, open_process, process)
     if fd is None:
         return
     loop = asyncio.get_running_loop()

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from belljar.base import proc
-from belljar.base.files import remove_tree, write_atomic
-from belljar.base.tasks import in_thread, wait_until
+from belljar.base.files import close_descriptors, remove_tree, write_atomic
+from belljar.base.tasks import in_thread, opened_in_thread, wait_until
 from belljar.model.errors import EngineFailed, NotSupported
 from belljar.model.sandbox import Limits
 from belljar.node.engine.api import (
@@ -134,7 +134,7 @@ class FakeEngine:
         return InstanceState.RUNNING if process_of(state.process.pid) == state.process else InstanceState.DEAD
 
     async def wait(self, instance: Instance) -> GuestExit:
-        error = await in_thread(open_error, instance.spec.folder)
+        error = await opened_in_thread(close_descriptors, open_error, instance.spec.folder)
         try:
             # While it is created and not started there is no process to wait for yet.
             await wait_until(lambda: _has_begun(instance), timeout=math.inf)

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from belljar.base.files import remove_tree
+from belljar.base.files import close_descriptors, remove_tree
 from belljar.base.mounts import unmount_below
-from belljar.base.tasks import in_thread
+from belljar.base.tasks import in_thread, opened_in_thread
 from belljar.model.errors import EngineFailed, InvalidArgument
 from belljar.model.sandbox import Limits
 from belljar.node.engine.api import (
@@ -135,7 +135,7 @@ class GvisorEngine:
         self, instance: Instance, source: Path, network: NetworkAttachment | None, *, timeout: float = 60.0
     ) -> None:
         try:
-            files = await in_thread(_open_all, source, os.O_RDONLY)
+            files = await opened_in_thread(close_descriptors, _open_all, source, os.O_RDONLY)
         except OSError as error:
             raise translated(f"opening the checkpoint {source.name}", error) from error
         try:
@@ -144,7 +144,7 @@ class GvisorEngine:
                 argument = {"HavePagesFile": True, "HaveDeviceFile": False, "Background": False}
                 await self._call(instance, "containerManager.Restore", argument, descriptors=files, timeout=timeout)
         finally:
-            _close(files)
+            close_descriptors(files)
 
     async def checkpoint(self, instance: Instance, target: Path, *, timeout: float = 120.0) -> None:
         files: list[int] = []
@@ -152,7 +152,7 @@ class GvisorEngine:
         try:
             await in_thread(lambda: target.mkdir(0o700, exist_ok=True))
             # Not truncated: its owner may have taken room for the pages.
-            files = await in_thread(_open_all, target, os.O_RDWR | os.O_CREAT)
+            files = await opened_in_thread(close_descriptors, _open_all, target, os.O_RDWR | os.O_CREAT)
             argument = {
                 "key": None,
                 "metadata": {"compression": "none"},
@@ -167,7 +167,7 @@ class GvisorEngine:
         except OSError as error:
             raise translated(f"writing the checkpoint {target.name}", error) from error
         finally:
-            _close(files)
+            close_descriptors(files)
             if not done and files:
                 await in_thread(remove_tree, target)
 
@@ -253,7 +253,7 @@ class GvisorEngine:
 
     async def wait(self, instance: Instance) -> GuestExit:
         # Held open while waiting: what a pipe holds is lost when the last one closes it.
-        error = await in_thread(open_error, instance.spec.folder)
+        error = await opened_in_thread(close_descriptors, open_error, instance.spec.folder)
         try:
             kernel = await in_thread(self._kernel, instance)
             if kernel is not None:
@@ -392,11 +392,6 @@ def _open_all(folder: Path, flags: int) -> list[int]:
     try:
         opened.extend(os.open(folder / name, flags | os.O_CLOEXEC, 0o600) for name in CHECKPOINT_FILES)
     except OSError:
-        _close(opened)
+        close_descriptors(opened)
         raise
     return opened
-
-
-def _close(descriptors: tuple[int, ...] | list[int]) -> None:
-    for fd in descriptors:
-        os.close(fd)

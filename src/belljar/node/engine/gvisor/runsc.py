@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from belljar.base import proc
-from belljar.base.tasks import in_thread
+from belljar.base.files import close_descriptors
+from belljar.base.tasks import in_thread, opened_in_thread
 from belljar.node.engine.api import InstanceSpec
 from belljar.node.engine.gvisor.build import EngineBuild
 from belljar.node.engine.gvisor.failures import engine_failed, translated
@@ -31,7 +32,7 @@ class Runsc:
         """
         await in_thread(remove_state, root, spec.id)  # of one that died: runsc refuses the name otherwise
         try:
-            pipes = await in_thread(open_agent_end, spec.folder)
+            pipes = await opened_in_thread(close_descriptors, open_agent_end, spec.folder)
         except OSError as error:
             raise translated(f"creating {spec.id}", error) from error
         words = [
@@ -58,8 +59,7 @@ class Runsc:
             said = await in_thread(_drain, pipes[2])
             raise engine_failed(f"creating {spec.id}: {said or error}") from error
         finally:
-            for fd in pipes:
-                os.close(fd)
+            close_descriptors(pipes)
 
     def _command(self, spec: InstanceSpec, root: Path) -> list[str]:
         build = self._resolve(spec.build)
