@@ -131,7 +131,7 @@ def test_a_timeout_interrupts_and_keeps_the_state(
     assert done.error is not None
     assert done.error.name == "TimeoutError"
     assert "1 s" in done.error.value
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 5
     assert sandbox.run_code(after, language=language).stdout == "5\n"
 
 
@@ -225,10 +225,8 @@ def test_twenty_thousand_lines_come_whole_and_in_order(sandbox: belljar.Sandbox)
     assert sandbox.run_code(code, language="javascript", timeout=60).stdout == wanted
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("size", [8_000_000, pytest.param(50_000_000, marks=pytest.mark.long)])
-def test_big_results_and_endless_output_stay_within_bounds(sandbox: belljar.Sandbox, size: int) -> None:
-    done = sandbox.run_code(f"'x'.repeat({size})", language="javascript", timeout=60)
+def test_big_results_and_endless_output_stay_within_bounds(sandbox: belljar.Sandbox) -> None:
+    done = sandbox.run_code("'x'.repeat(50_000_000)", language="javascript", timeout=60)
     assert done.error is None
     assert len(done.text or "") <= 1 << 20
     done = sandbox.run_code("yes", language="bash", timeout=3)

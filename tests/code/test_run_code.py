@@ -86,7 +86,7 @@ def test_a_timeout_interrupts_and_keeps_the_state(sandbox: belljar.Sandbox) -> N
         assert done.error is not None
         assert done.error.name == "TimeoutError"
         assert "1 s" in done.error.value
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 4
     assert sandbox.run_code("kept").text == "5"
 
 

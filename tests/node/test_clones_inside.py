@@ -105,7 +105,8 @@ async def test_it_says_who_it_is_to_new_processes_and_to_those_of_before(bed: Be
                 memory=LIMITS.memory,
                 **said,
             )
-            assert monotonic() - began < 5
+            took = monotonic() - began
+            assert took < 0.1
             mine = [name, name, name, name, machine, boot if number < 2 else kept]
             assert (await box.sh(WHO)).text.split()[:-1] == mine
             await box.guest.write_stdin(old.id, at, f"{WHO}\n".encode())
@@ -298,7 +299,7 @@ async def test_processes_go_on_and_nothing_is_said_to_readers_of_before(bed: Bed
             await asyncio.gather(box.guest.configure(hostname="clone"), box.guest.wake())
             began, end = monotonic(), (await box.guest.process(counter.id)).stdout.end
             await box.seen(counter.id, b"\n", offset=end)
-            assert monotonic() - began < 10
+            assert monotonic() - began < 3.0
             await box.guest.write_stdin(shell.id, at, b"echo $mark-$(stty size)\n")
             await box.seen(shell.id, b"forty-20 90\r\n")
             # Whoever read it reads from the other sandbox: this one's process is free.
@@ -306,13 +307,13 @@ async def test_processes_go_on_and_nothing_is_said_to_readers_of_before(bed: Bed
             async def flows(guest: Guest = box.guest) -> bool:
                 return (await guest.process(flood.id)).stdout.end > stuck + (4 << 20)
 
-            assert await wait_until(flows, timeout=20)
+            assert await wait_until(flows, timeout=5)
             for one in (flood, counter, shell):
                 await box.guest.signal(one.id, 9)
                 assert (await box.guest.wait(one.id, timeout=5)).returncode == -9
             before = (await bed.engine.usage(instance)).cpu_seconds
             await asyncio.sleep(1.0)
-            assert (await bed.engine.usage(instance)).cpu_seconds - before < 0.5
+            assert (await bed.engine.usage(instance)).cpu_seconds - before < 0.1
 
 
 @pytest.mark.parametrize("memory", [256 << 20, 1 << 30])

@@ -72,7 +72,7 @@ async def test_private_ranges_are_denied_at_once(
             began = time.monotonic()
             with pytest.raises(ConnectionRefusedError):
                 guest.connect(address, 8080)
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 1
 
 
 async def test_the_host_is_out_of_reach_at_each_of_its_addresses(
@@ -348,7 +348,8 @@ async def test_a_slot_takes_milliseconds_and_a_spare_one_next_to_nothing(instanc
             spare.append(time.perf_counter() - began)
             os.close(await asyncio.to_thread(full.open_socket, slot))
     print(f"made: {sorted(times)[5] * 1e3:.1f} ms, spare: {sorted(spare)[4] * 1e3:.2f} ms")
-    assert sorted(spare)[4] < sorted(times)[5]
+    assert sorted(times)[5] < 0.05
+    assert sorted(spare)[4] < 0.005
 
 
 async def test_two_instances_side_by_side_have_their_own_of_everything(

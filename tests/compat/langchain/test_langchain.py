@@ -45,7 +45,7 @@ def test_the_sandbox_tests_of_langchain_pass(
 
 @pytest.mark.node
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("pins", [pytest.param("requirements-0.6.txt", marks=pytest.mark.long), "requirements.txt"])
+@pytest.mark.parametrize("pins", ["requirements-0.6.txt", "requirements.txt"])
 def test_what_those_tests_leave_out_holds_too(pins: str, say: Say, report_line: Callable[[str], None]) -> None:
     environment = environment_of(HERE / pins, say)
     suite = Suite(HERE / "own.py", cases=8)

@@ -117,7 +117,7 @@ async def test_a_warm_kernel_that_does_not_become_what_is_asked_for_is_replaced(
     await guest.configure(env={})
     began = monotonic()
     await guest.wake(env={"A": "1"})
-    assert monotonic() - began < 5
+    assert monotonic() - began < 1.0
     if how != "a gigabyte":
         assert await told(guest, env={"B": "1"}) == []  # a new one, which nobody has told anything
     else:  # lines that say nothing: it is slow, not bad
@@ -134,7 +134,7 @@ async def test_a_bad_kernel_of_a_clone_harms_its_own_context_alone(real: Real, g
     clone = await again(real, guest)
     began = monotonic()
     await clone.wake(reseed=True)
-    assert monotonic() - began < 5
+    assert monotonic() - began < 1.0
     assert len(await told(clone, "good")) == 1
     if how in ("ends", "garbage", "a huge event"):
 
@@ -160,7 +160,7 @@ async def test_one_that_reads_nothing_is_ended_and_the_claim_goes_on(real: Real,
     clone = await again(real, guest)
     began = monotonic()
     await clone.wake(timeout=0.5)
-    assert monotonic() - began < 10
+    assert monotonic() - began < 3.0
 
     async def dead() -> bool:
         return (await clone.context("deaf")).state is ContextState.DEAD

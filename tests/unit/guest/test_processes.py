@@ -172,7 +172,7 @@ async def test_exec_stays_quick_while_a_reader_stops_and_bulk_flows(inside: Gues
         await inside.signal(info.id, signal.SIGKILL)
     await drinking
     await stuck.aclose()
-    assert sorted(times)[10] < 5
+    assert sorted(times)[10] < 0.5
 
 
 async def test_stdin_takes_each_byte_once(inside: Guest) -> None:

@@ -135,7 +135,7 @@ async def test_the_next_resolver_is_asked_when_one_is_silent_or_gone() -> None:
     ):
         began = time.monotonic()
         assert await ask(1, service.port, question()) == answer(question())
-        assert 0.15 < time.monotonic() - began < 5
+        assert 0.15 < time.monotonic() - began < 1
         assert silent.asked
 
 
@@ -146,7 +146,7 @@ async def test_without_any_answer_the_asker_hears_so_in_time() -> None:
     ):
         began = time.monotonic()
         assert (await ask(1, service.port, question()))[3] & 0xF == 2
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 1.5
 
 
 async def test_it_never_asks_itself() -> None:

@@ -123,7 +123,7 @@ def test_a_timeout_kills_the_group_and_keeps_the_output(server: ScriptedServer, 
     assert caught.value.stdout == "so far"
     assert isinstance(caught.value, TimeoutError)
     assert process.signals == [(9, True)]
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 1.5
 
 
 def test_a_timeout_does_not_wait_for_a_daemon_that_holds_the_output(
