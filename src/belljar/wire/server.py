@@ -17,6 +17,7 @@ __all__ = (
     "MAX_REQUESTS",
     "MAX_STREAMS",
     "PING_AFTER",
+    "PING_EVERY",
     "SILENT_AFTER",
     "VERSION_MAX",
     "VERSION_MIN",
@@ -29,6 +30,8 @@ MAX_REQUESTS = 1_024
 MAX_STREAMS = 4_096
 PING_AFTER = 2.0
 SILENT_AFTER = 10.0
+PING_EVERY = 8.0
+"""Also an agent that talks all the time must hear from us: one that hears nothing for 30 s takes us for dead."""
 _STALL = 3.0
 """Two ticks further apart than this: it was we who slept, and the agent's silence in between proves nothing."""
 _WORN = 1 << 31
@@ -52,7 +55,7 @@ class ServerSession:
         self._requests: set[int] = set()
         self._ins: dict[int, InStream] = {}
         self._outs: dict[int, BufferedOut] = {}
-        self._heard = self._ticked = now
+        self._heard = self._ticked = self._pinged = now
         self._asked: float | None = now
         self._ping = 0
         self._outbox.message(PAD)
@@ -137,9 +140,9 @@ class ServerSession:
         if now - self._ticked > _STALL:
             self.forgive(now)
         self._ticked = now
-        if self._asked is None and now - self._heard >= PING_AFTER:
+        if self._asked is None and (now - self._heard >= PING_AFTER or now - self._pinged >= PING_EVERY):
             self.rouse()
-            self._asked = now
+            self._asked = self._pinged = now
         if self._asked is not None and now - max(self._heard, self._asked - PING_AFTER) >= SILENT_AFTER:
             raise TimeoutError("the agent says nothing")
         return now + 1.0

@@ -7,7 +7,7 @@ from belljar.wire.events import Cancelled, Credited, Data, Ended, Happened, Hell
 from belljar.wire.faults import Busy, WireFault
 from belljar.wire.frames import Kind, encode
 from belljar.wire.messages import dump
-from belljar.wire.server import MAX_REQUESTS, MAX_STREAMS, PING_AFTER, SILENT_AFTER, ServerSession
+from belljar.wire.server import MAX_REQUESTS, MAX_STREAMS, PING_AFTER, PING_EVERY, SILENT_AFTER, ServerSession
 
 
 class Pair:
@@ -204,6 +204,20 @@ def test_the_server_pings_a_quiet_agent_and_gives_up_on_a_silent_one(pair):
             pair.now += 1
             pair.server.tick(pair.now)
     assert 1000 + 30 + SILENT_AFTER - PING_AFTER <= pair.now <= 1000 + 30 + SILENT_AFTER + 2
+
+
+def test_an_agent_that_talks_all_the_time_hears_from_the_server_too(pair):
+    heard = [pair.now]
+    for _ in range(100):
+        pair.now += 0.5
+        pair.agent.tell({"event": "x"})
+        pair.pump()
+        pair.server.tick(pair.now)
+        if pair.server.buffers():
+            heard.append(pair.now)
+            pair.pump()
+    assert max(later - earlier for earlier, later in zip(heard, heard[1:], strict=False)) <= PING_EVERY + 1
+    assert heard[-1] > pair.now - PING_EVERY - 1
 
 
 def test_an_agent_that_was_stopped_is_roused_at_once(pair):
