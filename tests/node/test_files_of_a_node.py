@@ -165,13 +165,16 @@ async def test_what_does_not_go_together_is_refused(place: Place) -> None:
     assert {files, memory, tree} <= before
 
 
+def _saved(place: Place) -> int:
+    return len([*(place.instance.home / "snapshots").rglob("upper.tar")])
+
+
 async def test_one_at_a_time(place: Place) -> None:
     source = await place.create()
     await place.sh(source, "head -c 100000000 /dev/urandom > /data")
+    there = _saved(place)
     first = asyncio.create_task(place.files(source))
-    assert await wait_until(
-        lambda: in_thread(lambda: any((place.instance.home / "snapshots").rglob("upper.tar"))), timeout=5
-    )
+    assert await wait_until(lambda: in_thread(lambda: _saved(place) > there), timeout=5)
     with pytest.raises(Conflict):
         await place.files(source)
     assert await place.sh(await place.create(await first), "wc -c < /data") == "100000000\n"

@@ -384,7 +384,11 @@ def test_no_snapshot_stays_when_the_program_breaks_off() -> None:
         wait_for(belljar.Sandbox.get(places[0][1]).path("/tmp/begun").exists, 20)
         programs[0].send_signal(signal.SIGINT)
         for one in programs:
-            one.communicate("\n", timeout=60)
+            try:
+                one.communicate("\n", timeout=60)
+            except subprocess.TimeoutExpired:
+                one.send_signal(signal.SIGABRT)  # it says where it stands
+                pytest.fail(f"{one.args} goes on: {one.communicate(timeout=20)[0][-4000:]}")
     assert [one.returncode for one in programs] == list(ends.values())
     for run, sandbox in places:
         assert left_of(run) == []
@@ -394,7 +398,8 @@ def test_no_snapshot_stays_when_the_program_breaks_off() -> None:
 
 def program(code: str) -> "subprocess.Popen[str]":
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+    words = [sys.executable, "-X", "faulthandler", "-c", code]
+    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
 
 def words(program: "subprocess.Popen[str]") -> str:
