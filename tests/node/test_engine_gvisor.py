@@ -369,3 +369,41 @@ async def test_no_call_blocks_the_event_loop(bed: Bed, tmp_path: Path) -> None:
         await engine.residue()
     for spec in (one, two):
         spec.folder.rmdir()
+
+
+async def test_garbage_is_collected_once_it_has_started(bed: Bed) -> None:
+    async with shell_in(bed) as (instance, shell):
+        some = instance.spec.folder / "vol" / "some"
+        some.mkdir()
+        for number in range(500):
+            (some / f"{number:040}").touch()
+        await shell.ask("echo up")
+        await asyncio.sleep(4)
+        group = Path(f"/proc/{instance.details['pid']}/cgroup").read_text()
+        servers = [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit()
+            and b"gofer" in _words(entry / "cmdline")
+            and (entry / "cgroup").read_text() == group
+        ]
+        assert len(servers) == 1, "the instance's file server"
+        pids = [int(instance.details["pid"]), *servers]
+        before = [_private(pid) for pid in pids]
+        looks = "read line < /proc/self/status; " * 20
+        await shell.ask(f"i=0; while [ $i -lt 1000 ]; do i=$((i+1)); {looks} : /.belljar/vol/some/*; done", timeout=60)
+        for pid, start in zip(pids, before, strict=True):
+            assert _private(pid) - start < 16 << 20  # without a collector 127 and 48 MiB
+
+
+def _words(file: Path) -> list[bytes]:
+    try:
+        return file.read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _private(pid: int) -> int:
+    """Bytes that this process has for itself."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-const maxSpec = 4 << 20
+const maxSpec = 1 << 20
 
 // limits is the part of an OCI spec that says what the sandbox may use.
 type limits struct {

@@ -3,8 +3,12 @@
 package main
 
 import (
+	"os"
+	"slices"
 	"sync"
 	_ "unsafe" // for go:linkname
+
+	"belljar/engine/collector"
 
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 	"gvisor.dev/gvisor/runsc/cli"
@@ -22,6 +26,9 @@ var registered map[string]precompiledseccomp.Program
 var registerOnce sync.Once
 
 func main() {
+	if slices.Contains(os.Args, "gofer") {
+		collector.Later()
+	}
 	registerOnce.Do(func() {})
 	registered = readyFilters()
 	commands := map[util.SubCommand]string{
