@@ -9,7 +9,7 @@ from typing import Any
 
 import belljar
 from belljar.base.home import state_home
-from gap import GAP, ask
+from gap import ask, gap_program
 from measure import forget
 from rounds import Case, Sampler
 
@@ -37,8 +37,8 @@ class Probe:
     `pause` and `gap` are seconds, the longest within the last `watching`.
     """
 
-    def __init__(self, sandbox: belljar.Sandbox, mib: int) -> None:
-        self.process = sandbox.popen(["/usr/bin/python3", "-S", "-E", "-c", GAP.format(mib=mib)])
+    def __init__(self, sandbox: belljar.Sandbox, mib: int, *, ticking: bool = True) -> None:
+        self.process = sandbox.popen(["/usr/bin/python3", "-S", "-E", "-c", gap_program(mib, ticking=ticking)])
         self.pause = self.gap = 0.0
         answer(self.process)
 
@@ -81,10 +81,11 @@ def _memory() -> Iterator[Sampler]:
         probe = Probe(sandbox, 64)
 
         def sample() -> dict[str, float]:
+            started = time.perf_counter()
+            snapshot = sandbox.snapshot(memory=True)
+            durable = time.perf_counter() - started
             with probe.watching():
-                started = time.perf_counter()
-                snapshot = sandbox.snapshot(memory=True)
-                durable = time.perf_counter() - started
+                sandbox.snapshot(memory=True).delete()
             found = {
                 "memory snapshot 64 MiB, until durable": durable,
                 "memory snapshot 64 MiB, pause of the source": probe.pause,
@@ -155,28 +156,28 @@ def _grown() -> Iterator[Sampler]:
 
 @contextmanager
 def _fork(count: int, gigabytes: float | None) -> Iterator[Sampler]:
-    with belljar.Sandbox.create(image="base") as sandbox:
-        probe = Probe(sandbox, 1)
-        row = f"fork into {count}"
-        if gigabytes is not None:
-            row += f", {gigabytes:g} GB on disk"
+    row = f"fork into {count}" + (f", {gigabytes:g} GB on disk" if gigabytes is not None else "")
+    with belljar.Sandbox.create(image="base") as sandbox, belljar.Sandbox.create(image="base") as watched:
+        # The copies of one that ticks tick too, and take half the machine with it.
+        still, probe = Probe(sandbox, 1, ticking=False), Probe(watched, 1)
+        for one in (sandbox, watched) if gigabytes is not None else ():
             size = round(gigabytes * 1e9)
-            sandbox.run(f"head -c {size} /dev/urandom > /root/written", check=True, timeout=600)
+            one.run(f"head -c {size} /dev/urandom > /root/written", check=True, timeout=600)
 
         def sample() -> dict[str, float]:
-            with probe.watching():
-                started = time.perf_counter()
-                children = sandbox.fork(count)
-                forked = time.perf_counter()
-            began = time.perf_counter()
+            started = time.perf_counter()
+            children = sandbox.fork(count)
+            forked = time.perf_counter() - started
             with ThreadPoolExecutor(4) as threads:
-                list(threads.map(lambda child: answer(child.process(probe.process.pid)), children))
-            answered = time.perf_counter() - began
-            with ThreadPoolExecutor(4) as threads:
+                list(threads.map(lambda child: answer(child.process(still.process.pid)), children))
+                answered = time.perf_counter() - started
+                list(threads.map(lambda child: child.terminate(), children))
+                with probe.watching():
+                    children = watched.fork(count)
                 list(threads.map(lambda child: child.terminate(), children))
             return {
-                row: forked - started,
-                f"{row}, and each has answered": forked - started + answered,
+                row: forked,
+                f"{row}, and each has answered": answered,
                 f"{row}, pause of the source": probe.pause,
                 f"{row}, longest gap inside the source": probe.gap,
             }

@@ -110,6 +110,7 @@ def _cases(server: Server) -> dict[str, Case]:
 
 @contextmanager
 def _hit(server: Server) -> Iterator[Sampler]:
+    server.start()  # again, if it was idle while others were prepared
     raw = _Raw(server.file.socket)
 
     def sample() -> dict[str, float]:

@@ -1,20 +1,21 @@
 """A program that is measured while it is stopped and copied: a heap, and a note of the longest time it did not run.
 
-Asked with a word on a line of its standard input, it answers with a line: the word, and the longest gap in milliseconds since it
-was asked before. For the inside of a sandbox; standard library only.
+It looks at its clock each 2 ms (or only when it is asked, if it does not tick). Asked with a word on a line of its standard
+input, it answers with a line: the word, and the longest gap in milliseconds since it was asked before. For the inside of a
+sandbox; standard library only.
 """
 
 import itertools
 from typing import Protocol
 
-__all__ = ("GAP", "Reads", "Writes", "ask")
+__all__ = ("Reads", "Writes", "ask", "gap_program")
 
-GAP = """
+_GAP = """
 import os, select, time
 heap = bytearray().join(os.urandom(1 << 20) for _ in range({mib}))
 worst, last = 0.0, time.perf_counter()
 while True:
-    ready = select.select([0], [], [], 0.002)[0]
+    ready = select.select([0], [], [], {tick})[0]
     now = time.perf_counter()
     worst, last = max(worst, now - last), now
     if ready:
@@ -24,6 +25,7 @@ while True:
         os.write(1, b"%s %.3f\\n" % (word, worst * 1e3))
         worst, last = 0.0, time.perf_counter()
 """
+_TICK = 0.002
 _numbers = itertools.count()
 
 
@@ -33,6 +35,11 @@ class Writes(Protocol):
 
 class Reads(Protocol):
     def readline(self) -> bytes: ...
+
+
+def gap_program(mib: int, *, ticking: bool = True) -> str:
+    """Its source, for Python; `mib`: what it holds in memory. One that does not tick costs nothing, and knows no gaps."""
+    return _GAP.format(mib=mib, tick=_TICK if ticking else None)
 
 
 def ask(stdin: Writes, stdout: Reads) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from gap import GAP, ask
+from gap import ask, gap_program
 from measure import forget, idle_memory
 from rounds import Sampler, Side
 
@@ -311,29 +311,35 @@ def _files(plain: _Plain) -> Iterator[Sampler]:
 @contextmanager
 def _fork(plain: _Plain, count: int, gigabytes: float | None) -> Iterator[Sampler]:
     """A checkpoint, and `count` guests that go on from it, four at a time."""
-    name, argv = plain.name(), _gap(1)
-    source = plain.start(name, argv)
-    if gigabytes is not None:
+    sources = {plain.name(): _gap(1, ticking=ticking) for ticking in (False, True)}
+    guests = {name: plain.start(name, argv) for name, argv in sources.items()}
+    for name in sources if gigabytes is not None else ():
         plain.exec(name, "/bin/sh", "-c", f"head -c {round(gigabytes * 1e9)} /dev/urandom > /root/written")
     row = f"fork into {count}" + (f", {gigabytes:g} GB on disk" if gigabytes is not None else "")
 
     def sample() -> dict[str, float]:
-        source.ask()
+        (took, _), (_, gap) = (fork(name) for name in sources)
+        return {f"{row}, and each has answered": took, f"{row}, longest gap inside the source": gap / 1e3}
+
+    def fork(name: str) -> tuple[float, float]:
+        """Seconds until all copies have answered, and milliseconds that the source did not run."""
+        guests[name].ask()
         names = [plain.name() for _ in range(count)]
         started = time.perf_counter()
         checkpoint = plain.checkpoint(name)
         with ThreadPoolExecutor(4) as threads:
-            copies = list(threads.map(lambda copy: plain.restore(copy, argv, checkpoint), names))
+            copies = list(threads.map(lambda copy: plain.restore(copy, sources[name], checkpoint), names))
             list(threads.map(_Guest.ask, copies))
         took = time.perf_counter() - started
-        gap = source.ask()
+        gap = guests[name].ask()
         shutil.rmtree(checkpoint)
         for copy in names:
             plain.delete(copy)
-        return {f"{row}, and each has answered": took, f"{row}, longest gap inside the source": gap / 1e3}
+        return took, gap
 
     yield sample
-    plain.delete(name)
+    for name in sources:
+        plain.delete(name)
 
 
 @contextmanager
@@ -377,5 +383,5 @@ def _started(start: Callable[[str], _Guest], name: str) -> None:
     start(name)
 
 
-def _gap(mib: int) -> list[str]:
-    return ["/usr/bin/python3", "-S", "-E", "-c", GAP.format(mib=mib)]
+def _gap(mib: int, *, ticking: bool = True) -> list[str]:
+    return ["/usr/bin/python3", "-S", "-E", "-c", gap_program(mib, ticking=ticking)]

@@ -267,6 +267,39 @@ async def test_a_checkpoint_goes_on_with_other_limits_and_from_an_image_that_lie
         spec.folder.rmdir()
 
 
+async def test_the_processors_limit_holds_from_the_first_moment_and_not_before(bed: Bed, tmp_path: Path) -> None:
+    little = replace(LIMITS, cpus=0.05)
+    async with bed.box(little) as box:
+        assert _processor(box.instance) == (0.05, True)
+        await bed.engine.checkpoint(box.instance, tmp_path / "c")
+    spec = bed.new_spec(little)
+    twin = Instance(spec)
+    try:
+        twin = await bed.engine.create(await bed.engine.prepare(spec))
+        assert _processor(twin) == (None, False)
+        async with asyncio.timeout(1.5):  # with its limit a restore takes 2 s
+            await bed.engine.restore(twin, tmp_path / "c", None)
+        assert _processor(twin)[0] == 0.05
+    finally:
+        await bed.engine.delete(twin)
+        spec.folder.rmdir()
+
+
+def _processor(instance: Instance) -> tuple[float | None, bool]:
+    """How many CPUs its group may use, and whether it ever had to wait for that."""
+    lines = Path(f"/proc/{instance.details['pid']}/cgroup").read_text().splitlines()
+    groups = {tuple(line.split(":")[1].split(",")): line.split(":", 2)[2] for line in lines}
+    v1 = next((group for controllers, group in groups.items() if "cpu" in controllers), None)
+    folder = Path("/sys/fs/cgroup/cpu" if v1 else "/sys/fs/cgroup") / (v1 or groups["",]).lstrip("/")
+    if v1:
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+    else:
+        quota, period = (folder / "cpu.max").read_text().split()
+    stat = dict(line.split() for line in (folder / "cpu.stat").read_text().splitlines())
+    limited = quota not in ("max", "-1")
+    return (int(quota) / int(period) if limited else None), int(stat["nr_throttled"]) > 0
+
+
 async def test_a_checkpoint_onto_a_full_disk_is_refused_and_the_guest_goes_on(bed: Bed, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()

@@ -85,11 +85,12 @@ class Provisioner:
         try:
             note(replace(record, instance=holding.instance, slot=holding.slot))
             await self._set_network(holding, record)
-            await machine.engine.limit(holding.instance, record.spec.limits)
             origin = claimed.origin
             if guest is None:
                 async with machine.starts, self._origins.open(record.spec) as origin:
                     await begin(machine, holding, origin)
+            await machine.engine.limit(holding.instance, record.spec.limits)
+            if guest is None:
                 guest = await connect(machine, holding.instance, on_lost=on_lost)
             else:
                 guest.take_over(on_lost)
@@ -117,7 +118,6 @@ class Provisioner:
                 else:
                     holding = ready
                     await self._set_network(ready, record)
-                    await machine.engine.limit(ready.instance, limits)
                 await begin(machine, holding, origin)
                 guest = await connect(machine, holding.instance, on_lost=on_lost)
                 await self._introduce(guest, record, origin, holding)

@@ -165,11 +165,16 @@ class Engine(Protocol):
         ...
 
     async def create(self, instance: Instance, *, timeout: float = 30.0) -> Instance:
-        """Makes the guest's kernel, not yet running. Raises DiskFull, NoCapacity, EngineFailed."""
+        """Makes the guest's kernel, not yet running, within all limits but the processor's. Raises DiskFull, NoCapacity,
+        EngineFailed.
+        """
         ...
 
     async def start(self, instance: Instance, network: NetworkAttachment | None, *, timeout: float = 30.0) -> None:
-        """Starts the agent from the image. `network` None: loopback only."""
+        """Starts the agent from the image. `network` None: loopback only.
+
+        From here on the processor's limit holds; until then, also while it is restored, the guest takes what the machine has.
+        """
         ...
 
     async def restore(

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -99,8 +99,8 @@ class Pool:
         return None
 
     def created(self, origin: Origin, limits: Limits) -> Holding | None:
-        """A member that was only created, for whatever stands on its image and has its shape: the caller's from now on, with
-        limits that may differ in what can be changed. The pool notes those that no class of an image would do for.
+        """A member that was only created, for whatever stands on its image and has its shape: the caller's from now on, and to
+        begin with these limits. The pool notes those that no class of an image would do for.
         """
         if not self._most or origin.upper is not None:
             return None
@@ -115,7 +115,8 @@ class Pool:
             there = (spec.root, spec.build, spec.runtime, spec.argv)
             if there == (origin.root, origin.build, origin.runtime.folder, origin.runtime.argv):
                 members.remove(member)
-                return member.holding
+                instance = member.holding.instance
+                return replace(member.holding, instance=replace(instance, spec=replace(spec, limits=limits)))
         return None
 
     def waiting(self) -> tuple[int, int]:

@@ -15,6 +15,8 @@ __all__ = ("Kept", "Seen", "looks", "verify")
 Seen = Mapping[str, tuple[int, ...]]
 """Of each file what its inode said when its content was found right."""
 
+_NOTED_EACH = 60.0
+
 
 @dataclass(slots=True)
 class Kept:
@@ -35,6 +37,21 @@ class Kept:
     doomed: bool = False
     is_hot: bool = True
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    noted: float = field(init=False)
+    """What the disk says of `used`."""
+
+    def __post_init__(self) -> None:
+        self.noted = self.used
+
+    def use(self, now: float) -> bool:
+        """It is opened. Whether that is to be noted on the disk: not each time, since right after a snapshot, when the file
+        system has all its pages to write, a note takes 30 ms.
+        """
+        self.used = now
+        if abs(now - self.noted) < _NOTED_EACH:
+            return False
+        self.noted = now
+        return True
 
     @property
     def id(self) -> str:

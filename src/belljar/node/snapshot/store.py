@@ -147,8 +147,8 @@ class SnapshotStore:
             with _about(id):
                 async with kept.lock:
                     folder = await self._ready(kept)
-                kept.used = time.time()
-                await in_thread(self._shelf.touch, id)
+                if kept.use(time.time()):
+                    await in_thread(self._shelf.touch, id)
             yield kept.manifest, folder
 
     async def delete(self, id: str) -> None:

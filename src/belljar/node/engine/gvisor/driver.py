@@ -120,7 +120,6 @@ class GvisorEngine:
                 raise EngineFailed(
                     f"creating {spec.id}: the kernel ended at once: {panic_text(spec.folder) or 'it said nothing'}"
                 )
-        await self.limit(instance, spec.limits)
         return replace(instance, details={**instance.details, "pid": str(kernel.pid), "started": str(kernel.started)})
 
     async def start(self, instance: Instance, network: NetworkAttachment | None, *, timeout: float = 30.0) -> None:
@@ -129,6 +128,7 @@ class GvisorEngine:
         async with deadline(f"starting {instance.spec.id}", timeout):
             await self._set_network(instance, network, restoring=False, timeout=timeout)
             await self._call(instance, "containerManager.StartRoot", instance.spec.id, timeout=timeout)
+            await self.limit(instance, instance.spec.limits)
         await in_thread(remove_tree, instance.spec.overlay / READY)  # open in the kernel, if it was there
 
     async def restore(
@@ -143,6 +143,7 @@ class GvisorEngine:
                 await self._set_network(instance, network, restoring=True, timeout=timeout)
                 argument = {"HavePagesFile": True, "HaveDeviceFile": False, "Background": False}
                 await self._call(instance, "containerManager.Restore", argument, descriptors=files, timeout=timeout)
+                await self.limit(instance, instance.spec.limits)
         finally:
             close_descriptors(files)
 
