@@ -12,7 +12,7 @@ from belljar.base.ids import new_id
 from belljar.base.tasks import wait_until
 from belljar.model.errors import EngineFailed, Error, ImageNotFound, NoCapacity, NotFound, SandboxGone
 from belljar.model.process import Exit, Output, ProcessInfo, ProcessSpec, Stream
-from belljar.model.sandbox import Sandbox, SandboxSpec, Status
+from belljar.model.sandbox import Limits, Sandbox, SandboxSpec, Status
 from belljar.node.engine.api import InstanceSpec
 from belljar.node.engine.fake.driver import FakeEngine
 from belljar.node.engine.fake.plan import FakePlan
@@ -212,6 +212,21 @@ async def test_a_successor_goes_on_with_the_processes_and_their_output(bench: Be
         assert lines.split() == [str(n).encode() for n in range(1, 41)]
         again = await node.guest(sandbox.id).start(ProcessSpec("counter", ("false",)))
         assert again.id == info.id and again.returncode == 0
+
+
+async def test_a_successor_sets_the_limits_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench.node() as node:
+        sandbox = await node.create(new_id("sb"), SandboxSpec(limits=Limits(cpus=0.5)))
+    limited: list[float] = []
+
+    async def limit(self: FakeEngine, instance: object, limits: Limits) -> None:
+        limited.append(limits.cpus)
+        raise EngineFailed("its group is gone")
+
+    monkeypatch.setattr(FakeEngine, "limit", limit)
+    async with bench.node() as node:
+        assert limited == [0.5]
+        assert (await run(node, sandbox.id, "true"))[0] == 0
 
 
 async def test_a_successor_frees_what_was_half_made_and_what_died(bench: Bench) -> None:

@@ -1,9 +1,11 @@
+import time
 from pathlib import Path
 
 import pytest
 
 from belljar.base.ids import new_id
 from belljar.model.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, SnapshotCorrupt
+from belljar.node.snapshot.shelf import Shelf
 from belljar.node.snapshot.store import SnapshotStore
 
 from .conftest import FILES, draft_of, keep, read_all
@@ -25,6 +27,18 @@ async def test_the_next_store_finds_it(tmp_path: Path) -> None:
     async with SnapshotStore(tmp_path, tmp_path / "run") as store:
         assert store.list() == [manifest]
         assert await read_all(store, manifest.draft.id) == FILES
+
+
+async def test_that_it_is_used_is_noted_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[str] = []
+    monkeypatch.setattr(Shelf, "touch", lambda self, id: noted.append(id))
+    async with SnapshotStore(tmp_path, tmp_path / "run") as store:
+        manifest = await keep(store)
+        now = time.time()
+        for later, notes in ((0, 0), (50, 0), (70, 1), (80, 1), (140, 2), (-10, 3)):
+            monkeypatch.setattr(time, "time", lambda at=now + later: at)
+            await read_all(store, manifest.draft.id)
+            assert noted == [manifest.draft.id] * notes
 
 
 async def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:
