@@ -42,21 +42,23 @@ if TYPE_CHECKING:
     from belljar.model.snapshot import PathChange, SnapshotKind
     from belljar.sdk._async import (
         AsyncContext,
+        AsyncKey,
         AsyncProcess,
         AsyncSandbox,
         AsyncSandboxPath,
         AsyncSnapshot,
         AsyncTemplate,
     )
-    from belljar.sdk._sync import Context, Process, Sandbox, SandboxPath, Snapshot, Template
+    from belljar.sdk._sync import Context, Key, Process, Sandbox, SandboxPath, Snapshot, Template
     from belljar.sdk.errors import OutputLost, ProcessFailed, ProcessTimeout, ServerUnreachable, UnsafeEntry
     from belljar.sdk.executions import Execution, ExecutionError, Result
-    from belljar.sdk.kept import LineageNode, Ready, SnapshotInfo, TemplateInfo
+    from belljar.sdk.kept import KeyInfo, LineageNode, Ready, SnapshotInfo, TemplateInfo
     from belljar.sdk.values import CompletedProcess, SandboxInfo, SandboxLogs, SandboxStats
 
 __all__ = (
     "AlreadyExists",
     "AsyncContext",
+    "AsyncKey",
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncSandboxPath",
@@ -82,6 +84,8 @@ __all__ = (
     "ImageNotFound",
     "Internal",
     "InvalidArgument",
+    "Key",
+    "KeyInfo",
     "LimitExceeded",
     "LineageNode",
     "Network",
@@ -122,7 +126,15 @@ __all__ = (
     "__version__",
 )
 
-_ASYNC = ("AsyncContext", "AsyncProcess", "AsyncSandbox", "AsyncSandboxPath", "AsyncSnapshot", "AsyncTemplate")
+_ASYNC = (
+    "AsyncContext",
+    "AsyncKey",
+    "AsyncProcess",
+    "AsyncSandbox",
+    "AsyncSandboxPath",
+    "AsyncSnapshot",
+    "AsyncTemplate",
+)
 _SDK_ERRORS = ("OutputLost", "ProcessFailed", "ProcessTimeout", "ServerUnreachable", "UnsafeEntry")
 _HOMES = {
     **dict.fromkeys(("Change", "ChangeKind", "FileInfo", "FileKind"), "belljar.model.file"),
@@ -132,7 +144,7 @@ _HOMES = {
     **dict.fromkeys(("PathChange", "SnapshotKind"), "belljar.model.snapshot"),
     **dict.fromkeys(_ASYNC, "belljar.sdk._async"),
     **dict.fromkeys((name.removeprefix("Async") for name in _ASYNC), "belljar.sdk._sync"),
-    **dict.fromkeys(("LineageNode", "Ready", "SnapshotInfo", "TemplateInfo"), "belljar.sdk.kept"),
+    **dict.fromkeys(("KeyInfo", "LineageNode", "Ready", "SnapshotInfo", "TemplateInfo"), "belljar.sdk.kept"),
     **dict.fromkeys(("Execution", "ExecutionError", "Result"), "belljar.sdk.executions"),
     **dict.fromkeys(_SDK_ERRORS, "belljar.sdk.errors"),
     **dict.fromkeys(("CompletedProcess", "SandboxInfo", "SandboxLogs", "SandboxStats"), "belljar.sdk.values"),

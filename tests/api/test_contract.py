@@ -61,7 +61,7 @@ class Live:
         stop = asyncio.Event()
         self._stop = asyncio.get_running_loop(), stop
         async with wired(Settings(), Instance("test02", self.home), open_node) as (product, _):
-            self.key = await product.keys.make("test")
+            _, self.key = await product.keys.make("test")
             await product.sandboxes.create("default", SandboxSpec(name=BOX))
             socket = tcp_socket("127.0.0.1", 0)
             self.url = f"http://127.0.0.1:{socket.getsockname()[1]}"

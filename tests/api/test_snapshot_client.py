@@ -13,7 +13,8 @@ from belljar.model.errors import NoCapacity
 @pytest.fixture
 async def client(front: Front, monkeypatch: pytest.MonkeyPatch) -> Front:
     monkeypatch.setenv("BELLJAR_URL", front.tcp)
-    monkeypatch.setenv("BELLJAR_API_KEY", await front.product.keys.make("test"))
+    _, key = await front.product.keys.make("test")
+    monkeypatch.setenv("BELLJAR_API_KEY", key)
     return front
 
 

@@ -136,7 +136,7 @@ async def test_one_is_carried_away_and_brought_in(front: Front, box: str):
 
 async def test_a_body_that_breaks_off_leaves_nothing(front: Front, box: str):
     host, _, port = front.tcp.removeprefix("http://").partition(":")
-    key = await front.product.keys.make("test")
+    _, key = await front.product.keys.make("test")
     _, writer = await asyncio.open_connection(host, int(port))
     head = (
         f"POST /v1/snapshots/import HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: 1000\r\n\r\n"

@@ -11,7 +11,7 @@ from belljar.model.process import ProcessInfo, StreamState
 from belljar.model.sandbox import Ended, Status
 from belljar.model.snapshot import ChangeKind as PathChangeKind
 from belljar.model.snapshot import PathChange, PathKind, SnapshotKind
-from belljar.sdk.kept import LineageNode, Ready, SnapshotInfo, TemplateInfo
+from belljar.sdk.kept import KeyInfo, LineageNode, Ready, SnapshotInfo, TemplateInfo
 from belljar.sdk.values import SandboxInfo, SandboxLogs, SandboxStats
 
 __all__ = (
@@ -20,6 +20,7 @@ __all__ = (
     "error_of_body",
     "error_of_object",
     "file_of",
+    "key_of",
     "logs_of",
     "path_change_of",
     "process_of",
@@ -151,6 +152,11 @@ def snapshot_of(value: Json) -> SnapshotInfo:
 
 def path_change_of(value: Json) -> PathChange:
     return PathChange(value["path"], PathChangeKind(value["change"]), PathKind(value["kind"]), value["size"])
+
+
+def key_of(value: Json) -> KeyInfo:
+    times = {name: value.get(name) for name in ("expires", "used", "revoked")}
+    return KeyInfo(id=value["id"], name=value["name"], scope=value["scope"], created=value["created"], **times)
 
 
 def template_of(value: Json) -> TemplateInfo:

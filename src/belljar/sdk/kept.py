@@ -1,4 +1,4 @@
-"""What the SDK hands out of snapshots and templates: plain values."""
+"""What the SDK hands out of snapshots, templates and keys: plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,20 @@ from dataclasses import dataclass, field
 from belljar.base.units import Duration
 from belljar.model.snapshot import SnapshotKind
 
-__all__ = ("LineageNode", "Ready", "SnapshotInfo", "TemplateInfo")
+__all__ = ("KeyInfo", "LineageNode", "Ready", "SnapshotInfo", "TemplateInfo")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """Times in seconds since 1970. `used`: when the server saw it last, to the minute."""
+
+    id: str
+    name: str
+    scope: str
+    created: float
+    expires: float | None
+    used: float | None
+    revoked: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ async def _first_key(keys: Keys, home: Path) -> None:
     if len(keys) and file.exists():
         return
     # Also when the file was removed: a key cannot be had back from its digest, and without one nobody could ask.
-    key = await keys.make("first")
+    _, key = await keys.make("first")
     write_atomic(file, f"{key}\n".encode(), mode=0o600)
     _log.info("made an API key", file=str(file))
 

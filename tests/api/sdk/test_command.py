@@ -172,3 +172,21 @@ def test_down_ends_the_server_and_its_sandboxes_and_the_next_command_starts_one(
     assert command("sandbox", "ls", "--quiet").stdout == b""
     assert b"has ended" in command("down").stderr
     assert b"no server runs" in command("down").stderr
+
+
+def test_keys_are_made_listed_and_revoked(command: Command) -> None:
+    made = command("key", "create", "ci", "--scope", "read", "--expires", "30d")
+    secret = made.stdout.decode().strip()
+    assert secret.startswith("bjk_")
+    assert b"not shown again" in made.stderr
+    (shown,) = [key for key in json.loads(command("key", "ls", "--json").stdout) if key["name"] == "ci"]
+    assert (shown["scope"], shown["used"], shown["revoked"]) == ("read", None, None)
+    assert secret not in command("key", "ls", "--all").stdout.decode()
+    other = json.loads(command("key", "create", "other", "--json").stdout)
+    assert (other["scope"], other["expires"]) == ("run", None)
+    assert b"belljar key revoke other --yes" in command("key", "revoke", "othr", "--yes", status=1).stderr
+    command("key", "revoke", "ci", other["id"], "--yes")
+    assert command("key", "ls", "--quiet").stdout == b""
+    assert b"revoked" in command("key", "ls", "--all").stdout
+    assert b"read, run, admin" in command("key", "create", "x", "--scope", "rot", status=2).stderr
+    assert b"duration" in command("key", "create", "x", "--expires", "soon", status=2).stderr

@@ -209,9 +209,9 @@ async def test_a_writer_that_leaves_does_not_cut_the_write(plant):
 
 async def test_only_a_digest_of_a_key_is_kept_and_it_works_after_a_restart(database: Database, tmp_path: Path):
     async with Keys(KeyStore(database)) as keys:
-        key = await keys.make("one")
+        made, key = await keys.make("one")
         who = keys.check(key)
-        assert (who.workspace, who.local) == ("default", False)
+        assert (who.workspace, who.key, who.local) == ("default", made.id, False)
         for wrong in (None, "", key + "x", key[:-1], "bjk_", "\udcff"):
             with pytest.raises(Unauthenticated):
                 keys.check(wrong)

@@ -17,7 +17,7 @@ __all__ = (
     "WorkspaceRow",
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest step of the schema: a store that is there needs no look at the steps (alembic takes 300 ms to import)."""
 DEFAULT_WORKSPACE = "default"
 
@@ -36,7 +36,7 @@ class WorkspaceRow(Base):
 
 
 class KeyRow(Base):
-    """An API key; only its SHA-256 is kept."""
+    """An API key; only its SHA-256 is kept. A revoked one keeps its row: whoever it was stays known."""
 
     __tablename__ = "keys"
 
@@ -44,8 +44,13 @@ class KeyRow(Base):
     workspace: Mapped[str] = mapped_column(ForeignKey("workspaces.id"))
     name: Mapped[str]
     digest: Mapped[str] = mapped_column(unique=True)
+    scope: Mapped[str]
     created: Mapped[float]
+    expires: Mapped[float | None]
+    used: Mapped[float | None]
     revoked: Mapped[float | None]
+
+    __table_args__ = (Index("keys_by_workspace", "workspace", "id"),)
 
 
 class SandboxRow(Base):

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 import belljar
 from belljar.control.product import Product
-from belljar.front.native import branches, code, files, processes, sandboxes, snapshots, system, templates
+from belljar.front.native import branches, code, files, keys, processes, sandboxes, snapshots, system, templates
 from belljar.front.native.errors import add_error_handlers, error_json, status_of
 from belljar.front.native.gate import Gate
 from belljar.front.native.schema import ErrorBody
@@ -48,6 +48,7 @@ def native_routes() -> FastAPI:
         processes.router,
         code.router,
         files.router,
+        keys.router,
     ):
         # Not include_router, which analyses every route a second and a third time: 100 ms until the first answer.
         app.router.routes.extend(router.routes)

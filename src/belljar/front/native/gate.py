@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from belljar.base.log import get_logger
 from belljar.control.keys import LOCAL, Keys, Principal
 from belljar.model.errors import DeadlineExceeded, Error, InvalidArgument, TooLarge
+from belljar.model.key import Scope as KeyScope
 
 __all__ = ("LISTENER", "Gate", "Refusal", "principal_of", "request_id_of")
 
@@ -32,6 +33,8 @@ _DEFAULT_LIMIT = _MIB
 _UNBOUNDED = frozenset({("PUT", "tree"), ("POST", "import")})
 """Trees and snapshots, which nobody holds in memory."""
 _OPEN = frozenset({"/health"})
+_LOOKS = frozenset({"GET", "HEAD"})
+_ADMINISTRATION = re.compile(r"/v1/keys(/|$)")
 _log = get_logger("front.native")
 
 Refusal = Callable[[Error, str], tuple[int, bytes]]
@@ -80,7 +83,9 @@ class Gate:
         if scope["path"] in _OPEN:
             return None
         kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        return self._keys.check(key.strip() if kind.lower() == "bearer" and key.strip() else None)
+        who = self._keys.check(key.strip() if kind.lower() == "bearer" and key.strip() else None)
+        who.require(_needed(scope))
+        return who
 
     async def _refuse(self, error: Error, request_id: str, send: Send) -> None:
         status, body = self._refusal(error, request_id)
@@ -119,6 +124,13 @@ class _Bounded:
     def _check(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
             raise TooLarge(f"a body at this address has at most {self._limit >> 20} MiB")
+
+
+def _needed(scope: Scope) -> KeyScope:
+    """What a key must be allowed to: its method tells, except where keys are made."""
+    if _ADMINISTRATION.match(scope["path"]):
+        return KeyScope.ADMIN
+    return KeyScope.READ if scope["method"] in _LOOKS else KeyScope.RUN
 
 
 def _limit(scope: Scope) -> int | None:

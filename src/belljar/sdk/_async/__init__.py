@@ -1,10 +1,19 @@
 """The SDK for asyncio, written by hand; scripts/make_sync.py makes the sync twin of it."""
 
 from belljar.sdk._async.context import AsyncContext
+from belljar.sdk._async.key import AsyncKey
 from belljar.sdk._async.path import AsyncSandboxPath
 from belljar.sdk._async.process import AsyncProcess
 from belljar.sdk._async.sandbox import AsyncSandbox
 from belljar.sdk._async.snapshot import AsyncSnapshot
 from belljar.sdk._async.template import AsyncTemplate
 
-__all__ = ("AsyncContext", "AsyncProcess", "AsyncSandbox", "AsyncSandboxPath", "AsyncSnapshot", "AsyncTemplate")
+__all__ = (
+    "AsyncContext",
+    "AsyncKey",
+    "AsyncProcess",
+    "AsyncSandbox",
+    "AsyncSandboxPath",
+    "AsyncSnapshot",
+    "AsyncTemplate",
+)

@@ -2,10 +2,11 @@
 """The SDK for asyncio, written by hand; scripts/make_sync.py makes the sync twin of it."""
 
 from belljar.sdk._sync.context import Context
+from belljar.sdk._sync.key import Key
 from belljar.sdk._sync.path import SandboxPath
 from belljar.sdk._sync.process import Process
 from belljar.sdk._sync.sandbox import Sandbox
 from belljar.sdk._sync.snapshot import Snapshot
 from belljar.sdk._sync.template import Template
 
-__all__ = ("Context", "Process", "Sandbox", "SandboxPath", "Snapshot", "Template")
+__all__ = ("Context", "Key", "Process", "Sandbox", "SandboxPath", "Snapshot", "Template")

@@ -1,0 +1,45 @@
+"""What comes in and goes out about API keys."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from belljar.front.native.schema import In
+from belljar.front.native.text import Duration, Text
+from belljar.model.key import Scope
+
+__all__ = ("KeyOut", "KeyPage", "MadeKeyOut", "MakeKey")
+
+
+class MakeKey(In):
+    """`scope`: `read` looks; `run` also makes, changes and ends; `admin` also makes and revokes keys. `ttl`: seconds or text such
+    as ``30d`` until it expires; null: never.
+    """
+
+    name: Annotated[Text, Field(examples=["ci"])]
+    scope: Literal["read", "run", "admin"] = "run"
+    ttl: Annotated[Duration | None, Field(examples=["30d"])] = None
+
+    def scope_of(self) -> Scope:
+        return Scope(self.scope)
+
+
+class KeyOut(BaseModel):
+    """Times are seconds since 1970. `used`: when it was last seen, to the minute."""
+
+    id: str
+    name: str
+    scope: Literal["read", "run", "admin"]
+    created: float
+    expires: float | None
+    used: float | None
+    revoked: float | None
+
+
+class MadeKeyOut(KeyOut):
+    secret: str
+
+
+class KeyPage(BaseModel):
+    items: list[KeyOut]
+    next: str | None
