@@ -38,7 +38,8 @@ def test_all_the_commands_that_are_promised_are_there() -> None:
     said = {" ".join(words) for words in commands()}
     sandbox = ("create", "ls", "show", "exec", "shell", "cp", "logs", "fork", "rollback", "mount", "unmount", "rm")
     snapshot = ("create", "ls", "show", "tree", "diff", "export", "import", "rm")
-    groups = {"sandbox": sandbox, "snapshot": snapshot, "template": ("create", "ls", "show", "rm")}
+    template, key = ("create", "ls", "show", "rm"), ("create", "ls", "revoke")
+    groups = {"sandbox": sandbox, "snapshot": snapshot, "template": template, "key": key}
     grouped = {f"{group} {verb}" for group, verbs in groups.items() for verb in verbs}
     assert said == {"run", "serve", "down", "mcp", "setup", "doctor", *grouped}
 

@@ -242,12 +242,13 @@ class Context:
                 raise NotFound("the context was closed")
             if self._warm and self._kernel is not None:
                 await self._become(self._kernel)
-            if self._kernel is None:
+            kernel = self._kernel
+            if kernel is None:
                 kernel = await Kernel.start(self._processes, self.spec, self._landmark)
                 self._begin(kernel)
-                await kernel.hello(self._session, self.spec.env)
-            assert self._kernel is not None
-            return self._kernel
+                with contextlib.suppress(Conflict):  # it has ended already, and its reader tells why
+                    await kernel.hello(self._session, self.spec.env)
+            return kernel
 
     def _become_warm(self) -> None:
         if self._kernel is not None:
