@@ -11,7 +11,7 @@ import (
 const settled = 3 * time.Second
 
 // Later keeps the collector from running until the program has settled; then it gives back what the start left. A kernel
-// process and a guest's restore allocate just enough to make it run several times, for next to nothing: a quarter of the
+// process and a guest's restore allocate just enough to make it run several times, for next to nothing: a fifth of the
 // processor's time of both. The environment says the same to the programs that are started from here, which must call Later
 // too unless they end soon.
 func Later() {

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from belljar.front.native.schema import In
+from belljar.front.native.schema import In, Out
 from belljar.front.native.text import Duration, Text
 from belljar.model.key import Scope
 
@@ -24,7 +24,7 @@ class MakeKey(In):
         return Scope(self.scope)
 
 
-class KeyOut(BaseModel):
+class KeyOut(Out):
     """Times are seconds since 1970. `used`: when it was last seen, to the minute."""
 
     id: str
@@ -40,6 +40,6 @@ class MadeKeyOut(KeyOut):
     secret: str
 
 
-class KeyPage(BaseModel):
+class KeyPage(Out):
     items: list[KeyOut]
     next: str | None
