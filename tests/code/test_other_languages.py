@@ -135,6 +135,20 @@ def test_a_timeout_interrupts_and_keeps_the_state(
     assert sandbox.run_code(after, language=language).stdout == "5\n"
 
 
+@pytest.mark.parametrize("heard", [2, 3])
+def test_a_program_that_does_not_hear_the_first_interrupt_does_not_run_on(
+    sandbox: belljar.Sandbox, heard: int
+) -> None:
+    """As one that was just about to start: the shell heard it in its place."""
+    sandbox.run_code("kept=6", language="bash")
+    deaf = f"n=0; trap 'n=$((n + 1)); ((n < {heard})) || exit' INT; while :; do echo line; sleep 0.1; done"
+    done = sandbox.run_code(f'bash -c "{deaf.replace("$", chr(92) + "$")}"', language="bash", timeout=1)
+    assert done.error is not None
+    assert done.error.name == "TimeoutError"
+    for _ in range(3):
+        assert sandbox.run_code("echo $kept", language="bash", timeout=20).stdout == "6\n"
+
+
 def test_a_callers_own_exception_interrupts_the_cell(sandbox: belljar.Sandbox) -> None:
     def stop(text: str) -> None:
         raise LookupError(text)
@@ -184,11 +198,18 @@ def test_a_dead_kernel_is_reported_and_the_next_call_has_a_new_one(
     assert sandbox.run_code(_SAY["hi"][language], language=language).stdout == "hi\n"
 
 
-def test_no_kernel_outlives_its_context(sandbox: belljar.Sandbox) -> None:
-    def kernels() -> int:
-        return int(sandbox.run("ps -eo args | grep -c '[k]ernel.json'", check=False).stdout)
+def test_a_shell_that_no_interrupt_reaches_ends_with_its_kernel(sandbox: belljar.Sandbox) -> None:
+    with sandbox.create_context("bash") as context:
+        before = _kernels(sandbox)
+        done = context.run_code("trap '' INT; while :; do sleep 0.1; done", timeout=1)
+        assert done.error is not None
+        assert done.error.name == "KernelDied"
+        assert context.run_code("echo hi").stdout == "hi\n"
+        _until(lambda: _kernels(sandbox) == before)
 
-    before = kernels()
+
+def test_no_kernel_outlives_its_context(sandbox: belljar.Sandbox) -> None:
+    before = _kernels(sandbox)
     for language in ("bash", "javascript"):
         sandbox.create_context(language).close()
         context = sandbox.create_context(language)
@@ -197,7 +218,11 @@ def test_no_kernel_outlives_its_context(sandbox: belljar.Sandbox) -> None:
         sandbox.run(["kill", "-9", str(pid)], check=True)
         _until(partial(_is_dead, context))
         context.close()
-    _until(lambda: kernels() == before)
+    _until(lambda: _kernels(sandbox) == before)
+
+
+def _kernels(sandbox: belljar.Sandbox) -> int:
+    return int(sandbox.run("ps -eo args | grep -Ec '[k]ernel.json|[b]ashrc.sh'", check=False).stdout)
 
 
 def _is_dead(context: belljar.Context) -> bool:
