@@ -31,8 +31,6 @@ look wakes the kernel, 0.5 ms of CPU, and a hundred idle sandboxes should cost n
 _RECLAIM = 0.5
 """Seconds that the kernel gets to take back what was freed. Nobody else is ended meanwhile, unless still more is taken."""
 _MORE = 16 << 20
-_NOTICED = 16 << 20
-_IN_MEMORY = ("/tmp", "/dev/shm", "/dev")
 
 
 class Task:
@@ -51,6 +49,7 @@ class Task:
 
 class Guard:
     """`proc` is a descriptor of the outer /proc; `spared` gives pids that are ours; `limit` bytes, or None: what is shown.
+    `memory` gives bytes in all and those that are free.
 
     `killed(pid, tree, name)` is told after the fact; `tick` is called at each look. While `idle` says that nothing of the users
     is there, nobody looks, until `wake`.
@@ -65,6 +64,7 @@ class Guard:
         killed: Killed,
         tick: Callable[[], object],
         idle: Callable[[], bool],
+        memory: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         self._loop = loop
         self._proc = proc
@@ -73,15 +73,15 @@ class Guard:
         self._killed = killed
         self._tick = tick
         self._idle = idle
+        self._memory = memory or _memory
         self._waiting = False
         self._ended_at = float("-inf")
         self._least = 0
         """Bytes that were free at the last end, or fewer since."""
-        self._info = os.open("meminfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
         self._total = 0
 
     def begin(self) -> None:
-        self._total = self._read()[0]
+        self._total = self._memory()[0]
         self._look()
 
     def wake(self) -> None:
@@ -113,20 +113,9 @@ class Guard:
 
     def free(self) -> tuple[int, int]:
         """Bytes that may still be used, and the limit. The kernel shows a higher total once more than all is used."""
-        total, used = self._read()
+        total, free = self._memory()
         limit = min(self._limit() or self._total, total)
-        return limit - used, limit
-
-    def _read(self) -> tuple[int, int]:
-        """In all, and in use."""
-        text = os.pread(self._info, 2048, 0)
-        total = _line(text, b"MemTotal:")
-        used = total - _line(text, b"MemFree:")
-        shared = _line(text, b"Shmem:")
-        if shared > _NOTICED and (stored := _on_disk(shared)):
-            # MemFree ends at 0; these go on.
-            used = max(used, _line(text, b"AnonPages:") + _line(text, b"Mapped:")) - stored
-        return total, used
+        return limit - (total - free), limit
 
     def _end_heaviest(self, limit: int) -> bool:
         tasks = self._tasks()
@@ -169,27 +158,12 @@ class Guard:
         return Task(int(pid), int(fields[1]), int(fields[21]) * _PAGE, head.partition("(")[2][:64])
 
 
-def _on_disk(shared: int) -> int:
-    """Of the bytes that the kernel counts as shared memory those that lie on the host's disk and take none.
-
-    Once a checkpoint was taken gVisor counts what was written to the root as well (2026-09). Without it, nobody who has more
-    on the disk than the memory's limit would outlive a snapshot.
+def _memory() -> tuple[int, int]:
+    """What the host has given, by sysinfo(2). For /proc/meminfo gVisor (2026-09) asks after each page, and not again for eight
+    times as long as that took: on a loaded host what it shows is seconds old. After a checkpoint it also counts files on the
+    disk there.
     """
-    return max(0, min(shared - sum(_used(path) for path in _IN_MEMORY), _used("/")))
-
-
-def _line(text: bytes, name: bytes) -> int:
-    """Bytes; 0 where there is no such line."""
-    at = text.find(name)
-    return int(text[at + len(name) :].split(None, 1)[0]) << 10 if at >= 0 else 0
-
-
-def _used(path: str) -> int:
-    try:
-        now = os.statvfs(path)
-    except OSError:
-        return 0
-    return (now.f_blocks - now.f_bfree) * now.f_frsize
+    return os.sysconf("SC_PHYS_PAGES") * _PAGE, os.sysconf("SC_AVPHYS_PAGES") * _PAGE
 
 
 def _reserve(limit: int) -> int:

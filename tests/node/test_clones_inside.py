@@ -335,6 +335,21 @@ async def test_limits_of_the_claim_hold_in_it(bed: Bed, memory: int) -> None:
                 await box.guest.start(command("sleep", "60"))
 
 
+async def test_files_on_the_disk_are_no_memory_after_a_checkpoint(bed: Bed) -> None:
+    limits = replace(LIMITS, memory=128 << 20)
+    hold = "held = bytearray(32 << 20); import time; time.sleep(1.5)"
+    async with bed.box(limits) as box:
+        await box.guest.configure(memory=limits.memory)
+        await box.sh(f"head -c {180 << 20} /dev/zero > /root/big")
+        await checkpoint(bed, box)
+        assert (await box.run("python3", "-c", hold)).returncode == 0
+    async with clone(bed, limits) as (_, box):
+        await box.guest.configure(memory=limits.memory)
+        assert (await box.run("python3", "-c", hold)).returncode == 0
+        bomb = await box.run("python3", "-c", hold.replace("32", "160"))
+        assert (bomb.returncode, bomb.out_of_memory) == (-9, True)
+
+
 async def test_tmp_and_shm_get_the_sizes_of_the_claim_where_they_are_empty(bed: Bed) -> None:
     sizes = "for d in /tmp /dev/shm; do stat -f -c '%b %S' $d | (read a b; echo $((a * b))); stat -c %a $d; done"
     async with bed.box(LIMITS) as box:
