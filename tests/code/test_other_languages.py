@@ -136,9 +136,7 @@ def test_a_timeout_interrupts_and_keeps_the_state(
 
 
 @pytest.mark.parametrize("heard", [2, 3])
-def test_a_program_that_does_not_hear_the_first_interrupt_does_not_run_on(
-    sandbox: belljar.Sandbox, heard: int
-) -> None:
+def test_a_program_that_does_not_hear_the_first_interrupt_does_not_run_on(sandbox: belljar.Sandbox, heard: int) -> None:
     """As one that was just about to start: the shell heard it in its place."""
     sandbox.run_code("kept=6", language="bash")
     deaf = f"n=0; trap 'n=$((n + 1)); ((n < {heard})) || exit' INT; while :; do echo line; sleep 0.1; done"
