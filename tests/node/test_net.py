@@ -361,6 +361,10 @@ async def test_two_instances_side_by_side_have_their_own_of_everything(
             with guest_on(instance, one, tmp_path) as left, guest_on(other, two, tmp_path) as right:
                 with inside(right.namespace, lambda: socket.create_server(("0.0.0.0", 9000))):
                     assert not left.reaches(two.address, 9000)
+                    for guest, other_slot in ((left, two), (right, one)):  # whoever's rules come first
+                        for address in (other_slot.address, other_slot.gateway):
+                            with pytest.raises(ConnectionRefusedError):
+                                guest.connect(address, 9001)
                 assert right.reaches(outside.address, 8080)
             await second.purge()
         with guest_on(instance, one, tmp_path) as left:

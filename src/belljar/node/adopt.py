@@ -24,6 +24,7 @@ async def adopt(
 
     Order matters: owners first (slots of known records), then everything else of this instance is freed.
     """
+    records.clear_half_written()
     found, broken = records.load()
     for id in broken:
         # A record is whole before anything else is made, so one that is not names nothing.

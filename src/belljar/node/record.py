@@ -95,6 +95,11 @@ class Records:
                 records.append(record)
         return records, broken
 
+    def clear_half_written(self) -> None:
+        """What a server that died while it wrote has left beside the records."""
+        for path in self._folder.glob("*/.record.json.*.tmp"):
+            path.unlink(missing_ok=True)
+
     def forget(self, id: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             remove_tree(self.folder(id))

@@ -98,8 +98,14 @@ async def test_a_kernel_that_ends_is_reported_and_the_next_call_has_a_new_one(gu
     assert (await guest.context("one")).restarts == 1
 
 
-async def test_a_kernel_that_takes_no_more_requests_is_reported(guest: Guest) -> None:
-    await execute(guest, "end(); import os, time; os.close(0); time.sleep(100)")
+async def test_a_kernel_that_takes_no_more_requests_is_reported(guest: Guest, tmp_path: Path) -> None:
+    deaf = tmp_path / "deaf"
+    await execute(guest, f"end(); import os, time; os.close(0); os.mkdir({str(deaf)!r}); time.sleep(100)")
+
+    async def is_deaf() -> bool:
+        return deaf.exists()
+
+    assert await wait_until(is_deaf, timeout=20)
     swallowed = asyncio.create_task(execute(guest, "end()", key="k2"))  # the pipe is found broken only by this one
     await asyncio.sleep(0.5)
     for events in (await execute(guest, "end()", key="k3"), await swallowed):

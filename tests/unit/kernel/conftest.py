@@ -62,7 +62,8 @@ class KernelProcess:
         self._number = 0
         self._words = b""
         threading.Thread(target=self._read, daemon=True).start()
-        threading.Thread(target=self._read_words, daemon=True).start()
+        self._listening = threading.Thread(target=self._read_words, daemon=True)
+        self._listening.start()
 
     def send(self, **line: Any) -> None:
         self.send_bytes(json.dumps(line).encode() + b"\n")
@@ -112,6 +113,7 @@ class KernelProcess:
     def end(self) -> tuple[int, str]:
         """Waits for it; its exit status and what it said on descriptor 2."""
         status = self.process.wait(LIMIT)
+        self._listening.join(LIMIT)
         return status, self._words.decode(errors="replace")
 
     def close(self) -> None:

@@ -244,6 +244,20 @@ async def test_a_successor_frees_what_was_half_made_and_what_died(bench: Bench) 
     assert await bench.residue() == []
 
 
+async def test_a_record_that_was_half_written_is_cleared_away(bench: Bench) -> None:
+    async with bench.node() as node:
+        sandbox = await node.create(new_id("sb"), SandboxSpec())
+        gone = await node.create(new_id("sb"), SandboxSpec())
+        await node.terminate(gone.id)
+    for one in (sandbox, gone):  # as kill -9 leaves it
+        (bench.instance.sandboxes / one.id / ".record.json.123.tmp").write_text("{")
+    async with bench.node() as node:
+        assert (await node.get(sandbox.id)).status is Status.RUNNING
+        assert {path.name for path in bench.instance.sandboxes.glob("*/.*")} == set()
+        await node.terminate(sandbox.id)
+    assert await bench.residue() == []
+
+
 async def test_another_boot_of_the_machine_makes_a_sandbox_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench.node() as node:
         sandbox = await node.create(new_id("sb"), SandboxSpec())

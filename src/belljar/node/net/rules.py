@@ -17,6 +17,8 @@ from belljar.node.net.slot import Slot
 
 __all__ = ("DENIED", "DIAL_PRIORITY", "ENVIRONMENT", "MAX_FLOWS", "Resolver", "Rules", "flows_of_one", "render")
 
+ANY_LINK = "bj*"
+"""Links of every instance on this host."""
 DENIED = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
     "224.0.0.0/3",
@@ -119,6 +121,7 @@ table inet {instance.table} {{
 	chain input {{
 		type filter hook input priority filter - 5; policy accept;
 		iifname {ours} goto to_host
+		iifname "{ANY_LINK}" ip daddr {block} goto refuse
 		iifname != "lo" ip daddr {block} drop
 	}}
 
@@ -150,7 +153,9 @@ table inet {instance.table} {{
 		accept
 	}}
 
+	# Another instance's sandbox hears at once that it may not; the world outside hears nothing.
 	chain inward {{
+		iifname "{ANY_LINK}" ct direction original goto refuse
 		oifname != @open drop
 		meta l4proto icmp ct state related accept
 		ct direction original drop
