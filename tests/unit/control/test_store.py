@@ -219,3 +219,23 @@ async def test_only_a_digest_of_a_key_is_kept_and_it_works_after_a_restart(datab
         assert keys.check(key) == who
     with contextlib.closing(sqlite3.connect(tmp_path / "belljar.db")) as raw:
         assert key not in str(raw.execute("SELECT * FROM keys").fetchall())
+
+
+def test_a_reader_that_leaves_at_once_leaves_no_thread_behind(tmp_path: Path):
+    """The loop ends right after; a thread that still had something to tell it would fail the test."""
+
+    async def leave(turns: int) -> None:
+        async with Database(tmp_path / "belljar.db") as database:
+
+            async def read() -> None:
+                async with database.reading() as session:
+                    await session.scalar(text("SELECT 1"))
+
+            reader = asyncio.create_task(read())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reader.cancel()
+            await asyncio.wait([reader])
+
+    for turns in range(40):
+        asyncio.run(leave(turns))

@@ -74,6 +74,13 @@ class Database:
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncSession]:
         async with AsyncSession(self._engine, expire_on_commit=False, autoflush=False) as session:
+            # One that is cut while it opens would leave its thread behind, which outlives the loop.
+            opening = self._tasks.start(session.connection(), name="open")
+            try:
+                await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                await asyncio.wait([opening])
+                raise
             yield session
 
     async def write(self, *changes: Change, durable: bool = True) -> None:
