@@ -19,7 +19,9 @@ Made by scripts/make_errors.py: do not edit. Every error of Belljar is a `bellja
 often a `hint` for people, `retryable` (the same call may work later) and, over HTTP, the `request_id` of the answer's
 `x-request-id` header. A command that ends with another status than 0 is a result and no error, unless `check=True` asks for one.
 
-HTTP answers have the body `{"error": {"code", "message", "hint"?, "retryable", "request_id"}}`; the SDK raises the code's class.
+HTTP answers have the body `{"error": {"code", "message", "hint"?, "retryable", "retry_after"?, "request_id"}}`; the SDK raises
+the code's class. `retry_after` says in how many seconds the same call may work, where that is known; the header `Retry-After`
+says it in whole seconds, rounded up.
 
 | code | class | HTTP | retryable | |
 |---|---|---|---|---|

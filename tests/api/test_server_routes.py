@@ -10,6 +10,7 @@ import pytest
 from tests.api.conftest import Front
 
 from belljar.front.native.app import native_routes
+from belljar.model.errors import LimitExceeded
 
 
 async def test_health_says_who_answers(front: Front):
@@ -84,6 +85,19 @@ async def test_a_request_keeps_the_id_that_its_caller_gave(front: Front):
     for bad in ("a b", "x" * 65, "é"):
         answer = await front.http.get("/v1/info", headers={"x-request-id": bad.encode()})
         assert answer.headers["x-request-id"] != bad
+
+
+async def test_a_refusal_says_when_to_try_again(front: Front, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise LimitExceeded("too many requests", retry_after=1.4)
+
+    monkeypatch.setattr(front.node, "info", refuse)
+    monkeypatch.setattr(front.product.keys, "check", refuse)
+    async with httpx2.AsyncClient(base_url=front.tcp) as http:
+        for answer in (await front.http.get("/v1/info"), await http.get("/v1/info")):
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+            error = answer.json()["error"]
+            assert (error["code"], error["retryable"], error["retry_after"]) == ("limit_exceeded", True, 1.4)
 
 
 async def test_junk_instead_of_http_harms_nobody(front: Front):

@@ -37,17 +37,25 @@ class Error(Exception):
     """Anything Belljar refuses or fails to do.
 
     `code` is stable and meant for programs; `message` and `hint` (what to do about it) are for people; `retryable` says
-    that the same call may work later.
+    that the same call may work later, `retry_after` in how many seconds (at least 0), where that is known.
     """
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, hint: str | None = None, request_id: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.request_id = request_id
+        self.retry_after = None if retry_after is None else max(0.0, retry_after)
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
@@ -193,9 +201,16 @@ def _all(kind: type[Error]) -> list[type[Error]]:
     return [kind, *(sub for child in kind.__subclasses__() for sub in _all(child))]
 
 
-def error_from_code(code: str, message: str, *, hint: str | None = None, request_id: str | None = None) -> Error:
+def error_from_code(
+    code: str,
+    message: str,
+    *,
+    hint: str | None = None,
+    request_id: str | None = None,
+    retry_after: float | None = None,
+) -> Error:
     """The error that another process described; an unknown code becomes a plain Error."""
     for kind in _all(Error):
         if kind.code == code and kind is not Error:
-            return kind(message, hint=hint, request_id=request_id)
-    return Error(f"{code}: {message}", hint=hint, request_id=request_id)
+            return kind(message, hint=hint, request_id=request_id, retry_after=retry_after)
+    return Error(f"{code}: {message}", hint=hint, request_id=request_id, retry_after=retry_after)

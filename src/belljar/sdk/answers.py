@@ -218,5 +218,17 @@ def error_of_body(status: int, body: bytes) -> Error:
 
 def error_of_object(value: Json) -> Error:
     return error_from_code(
-        str(value["code"]), str(value["message"]), hint=value.get("hint"), request_id=value.get("request_id")
+        str(value["code"]),
+        str(value["message"]),
+        hint=value.get("hint"),
+        request_id=value.get("request_id"),
+        retry_after=_seconds(value.get("retry_after")),
     )
+
+
+_LONGEST = 1e9
+"""Seconds; whatever says more, or infinity, or NaN, means nothing."""
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and 0 <= value <= _LONGEST else None

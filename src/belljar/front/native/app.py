@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 import belljar
 from belljar.control.product import Product
 from belljar.front.native import branches, code, files, keys, processes, sandboxes, snapshots, system, templates
-from belljar.front.native.errors import add_error_handlers, error_json, status_of
+from belljar.front.native.errors import add_error_handlers, error_headers, error_json, status_of
 from belljar.front.native.gate import Gate
 from belljar.front.native.schema import ErrorBody
 from belljar.model.errors import Error
@@ -56,8 +56,8 @@ def native_routes() -> FastAPI:
     return app
 
 
-def _refusal(error: Error, request_id: str) -> tuple[int, bytes]:
-    return status_of(error), json.dumps({"error": error_json(error, request_id)}).encode()
+def _refusal(error: Error, request_id: str) -> tuple[int, dict[str, str], bytes]:
+    return status_of(error), error_headers(error), json.dumps({"error": error_json(error, request_id)}).encode()
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -77,7 +77,10 @@ def _described(app: FastAPI) -> dict[str, Any]:
     error = {
         "description": "An error; `code` is for programs, `message` and `hint` are for people",
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}, "example": _EXAMPLE}},
-        "headers": {"x-request-id": {"schema": {"type": "string"}}},
+        "headers": {
+            "x-request-id": {"schema": {"type": "string"}},
+            "retry-after": {"schema": {"type": "integer", "minimum": 0}, "description": "`retry_after`, rounded up"},
+        },
     }
     for path in said["paths"].values():
         for route in path.values():

@@ -1,6 +1,7 @@
 """The one translation of errors into HTTP."""
 
 import json
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,7 +15,7 @@ from belljar.front.native.gate import request_id_of
 from belljar.front.native.route import methods_at
 from belljar.model.errors import Error, Internal, InvalidArgument, NotFound, NotSupported, TooLarge
 
-__all__ = ("STATUSES", "add_error_handlers", "error_json", "status_of")
+__all__ = ("STATUSES", "add_error_handlers", "error_headers", "error_json", "status_of")
 
 _log = get_logger("front.native")
 _SHOWN = 5
@@ -49,11 +50,24 @@ def status_of(error: Error) -> int:
 
 
 def error_json(error: Error, request_id: str) -> dict[str, Any]:
-    """``{code, message, hint?, retryable, request_id}``."""
+    """``{code, message, hint?, retryable, retry_after?, request_id}``."""
     said: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.hint:
         said["hint"] = error.hint
-    return said | {"retryable": error.retryable, "request_id": request_id}
+    said["retryable"] = error.retryable
+    if error.retry_after is not None:
+        said["retry_after"] = error.retry_after
+    return said | {"request_id": request_id}
+
+
+def error_headers(error: Error) -> dict[str, str]:
+    """What HTTP has headers for: how to say who one is, and in how many whole seconds to try again."""
+    headers: dict[str, str] = {}
+    if error.code == "unauthenticated":
+        headers["www-authenticate"] = "Bearer"
+    if error.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after))
+    return headers
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -66,8 +80,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def _response(error: Error, request: Request, status: int | None = None) -> Response:
     body = json.dumps({"error": error_json(error, request_id_of(request.scope))})
-    headers = {"www-authenticate": "Bearer"} if error.code == "unauthenticated" else None
-    return Response(body, status or status_of(error), media_type="application/json", headers=headers)
+    return Response(body, status or status_of(error), media_type="application/json", headers=error_headers(error))
 
 
 async def _belljar(request: Request, error: Exception) -> Response:

@@ -37,8 +37,8 @@ _LOOKS = frozenset({"GET", "HEAD"})
 _ADMINISTRATION = re.compile(r"/v1/keys(/|$)")
 _log = get_logger("front.native")
 
-Refusal = Callable[[Error, str], tuple[int, bytes]]
-"""Gives status and body for an error, in the form of the API."""
+Refusal = Callable[[Error, str], tuple[int, dict[str, str], bytes]]
+"""Gives status, headers and body for an error, in the form of the API."""
 
 
 class Gate:
@@ -88,10 +88,9 @@ class Gate:
         return who
 
     async def _refuse(self, error: Error, request_id: str, send: Send) -> None:
-        status, body = self._refusal(error, request_id)
+        status, own, body = self._refusal(error, request_id)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
+        headers += [(name.encode(), value.encode()) for name, value in own.items()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

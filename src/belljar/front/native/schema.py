@@ -394,6 +394,9 @@ class ErrorOut(Out):
     message: str
     hint: str | None = None
     retryable: bool
+    retry_after: float | None = Field(
+        None, ge=0, description="Seconds until the same call may work, where that is known."
+    )
     request_id: str
 
 

@@ -23,7 +23,7 @@ _CODES = frozenset(
 
 def fresh(error: Error) -> Error:
     """The same error for one more caller: each raise adds to an exception's traceback."""
-    return type(error)(error.message, hint=error.hint, request_id=error.request_id)
+    return type(error)(error.message, hint=error.hint, request_id=error.request_id, retry_after=error.retry_after)
 
 
 def printable(text: str) -> str:
