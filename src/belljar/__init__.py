@@ -48,11 +48,12 @@ if TYPE_CHECKING:
         AsyncSandboxPath,
         AsyncSnapshot,
         AsyncTemplate,
+        AsyncWorkspace,
     )
-    from belljar.sdk._sync import Context, Key, Process, Sandbox, SandboxPath, Snapshot, Template
+    from belljar.sdk._sync import Context, Key, Process, Sandbox, SandboxPath, Snapshot, Template, Workspace
     from belljar.sdk.errors import OutputLost, ProcessFailed, ProcessTimeout, ServerUnreachable, UnsafeEntry
     from belljar.sdk.executions import Execution, ExecutionError, Result
-    from belljar.sdk.kept import KeyInfo, LineageNode, Ready, SnapshotInfo, TemplateInfo
+    from belljar.sdk.kept import KeyInfo, LineageNode, Quota, Ready, SnapshotInfo, TemplateInfo, WorkspaceInfo
     from belljar.sdk.values import CompletedProcess, SandboxInfo, SandboxLogs, SandboxStats
 
 __all__ = (
@@ -64,6 +65,7 @@ __all__ = (
     "AsyncSandboxPath",
     "AsyncSnapshot",
     "AsyncTemplate",
+    "AsyncWorkspace",
     "Cancelled",
     "Change",
     "ChangeKind",
@@ -101,6 +103,7 @@ __all__ = (
     "ProcessFailed",
     "ProcessInfo",
     "ProcessTimeout",
+    "Quota",
     "Ready",
     "Result",
     "Sandbox",
@@ -123,6 +126,8 @@ __all__ = (
     "TooLarge",
     "Unauthenticated",
     "UnsafeEntry",
+    "Workspace",
+    "WorkspaceInfo",
     "__version__",
 )
 
@@ -134,7 +139,9 @@ _ASYNC = (
     "AsyncSandboxPath",
     "AsyncSnapshot",
     "AsyncTemplate",
+    "AsyncWorkspace",
 )
+_KEPT = ("KeyInfo", "LineageNode", "Quota", "Ready", "SnapshotInfo", "TemplateInfo", "WorkspaceInfo")
 _SDK_ERRORS = ("OutputLost", "ProcessFailed", "ProcessTimeout", "ServerUnreachable", "UnsafeEntry")
 _HOMES = {
     **dict.fromkeys(("Change", "ChangeKind", "FileInfo", "FileKind"), "belljar.model.file"),
@@ -144,7 +151,7 @@ _HOMES = {
     **dict.fromkeys(("PathChange", "SnapshotKind"), "belljar.model.snapshot"),
     **dict.fromkeys(_ASYNC, "belljar.sdk._async"),
     **dict.fromkeys((name.removeprefix("Async") for name in _ASYNC), "belljar.sdk._sync"),
-    **dict.fromkeys(("KeyInfo", "LineageNode", "Ready", "SnapshotInfo", "TemplateInfo"), "belljar.sdk.kept"),
+    **dict.fromkeys(_KEPT, "belljar.sdk.kept"),
     **dict.fromkeys(("Execution", "ExecutionError", "Result"), "belljar.sdk.executions"),
     **dict.fromkeys(_SDK_ERRORS, "belljar.sdk.errors"),
     **dict.fromkeys(("CompletedProcess", "SandboxInfo", "SandboxLogs", "SandboxStats"), "belljar.sdk.values"),

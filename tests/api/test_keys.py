@@ -5,12 +5,11 @@ import re
 import httpx2
 import pytest
 from fastapi.routing import APIRoute
-from sqlalchemy import insert
 from tests.api.conftest import Front
 
-from belljar.control.store.tables import WorkspaceRow
 from belljar.front.native.app import native_routes
 from belljar.model.key import Scope
+from belljar.model.workspace import Quota
 
 ROUTES = [
     (method, route.path)
@@ -40,7 +39,7 @@ async def test_no_route_opens_without_a_key_or_beyond_its_scope(front: Front):
     reader, runner = await key_of(front, Scope.READ), await key_of(front, Scope.RUN)
     async with client(front, None) as nobody, client(front, reader) as reading, client(front, runner) as running:
         for method, path in ROUTES:
-            where, administers = filled(path, sandbox), path.startswith("/v1/keys")
+            where, administers = filled(path, sandbox), path.startswith(("/v1/keys", "/v1/workspaces"))
             assert await status(nobody, method, where) == 401, path
             refused = method not in ("GET", "HEAD") or administers
             assert (await status(reading, method, where) == 403) == refused, path
@@ -49,14 +48,14 @@ async def test_no_route_opens_without_a_key_or_beyond_its_scope(front: Front):
 
 
 async def test_a_key_of_another_workspace_sees_and_changes_nothing_here(front: Front):
-    other = {"id": "other", "created": 0.0}
-    await front.product.keys._store._database.write((insert(WorkspaceRow), other))
+    await front.product.workspaces.make("other", Quota())
     sandbox, key = str((await front.sandbox())["id"]), (await front.product.keys.make("here"))[0].id
     async with client(front, await key_of(front, Scope.ADMIN, "other")) as foreign:
         for method, path in ROUTES:
             if "{" not in path:
                 continue
-            where = path.replace("{id}", key) if path.startswith("/v1/keys") else filled(path, sandbox)
+            ids = {"/v1/keys/{id}": key, "/v1/workspaces/{id}": "default"}
+            where = path.replace("{id}", ids[path]) if path in ids else filled(path, sandbox)
             found = await status(foreign, method, where)
             if found == 400 and method in ("GET", "DELETE"):
                 found = await status(foreign, method, f"{where}?path=/x")
@@ -101,7 +100,7 @@ async def test_bad_wishes_are_named(front: Front):
         {"name": "x", "scope": "root"},
         {"name": "x", "ttl": "soon"},
         {"name": "x", "ttl": -1},
-        {"name": "x", "workspace": "other"},
+        {"name": "x", "workspace": 1},
         {"name": "a\r\nb"},
     ):
         answer = await front.http.post("/v1/keys", json=body)

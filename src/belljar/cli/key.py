@@ -31,12 +31,23 @@ def _create(
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="TIME", help="For example 12h or 30d. Default: never.")
     ] = None,
+    workspace: Annotated[
+        str | None, typer.Option("--workspace", metavar="NAME", help="Whose; another than one's own for operators.")
+    ] = None,
+    sandboxes: options.MaxSandboxes = None,
+    cpus: options.MaxCpus = None,
+    memory: options.MaxMemory = None,
+    disk: options.MaxDisk = None,
+    creates: options.Creates = None,
+    requests: options.Requests = None,
     as_json: options.Json = False,
 ) -> None:
     """Make a key and print it. It is shown this once: the server keeps a digest."""
     if scope not in _SCOPES:
         raise UsageProblem(f"--scope is {', '.join(_SCOPES)}, not {scope!r}", did_you_mean(scope, _SCOPES))
-    made = belljar.Key.create(name, scope=scope, ttl=None if expires is None else parse.duration(expires))
+    quota = parse.quota(sandboxes=sandboxes, cpus=cpus, memory=memory, disk=disk, creates=creates, requests=requests)
+    ttl = None if expires is None else parse.duration(expires)
+    made = belljar.Key.create(name, scope=scope, ttl=ttl, quota=quota, workspace=workspace)
     if as_json:
         print_json(asdict(made.last_info) | {"secret": made.secret})
         return

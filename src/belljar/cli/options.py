@@ -7,6 +7,7 @@ import typer
 from belljar.cli import parse
 
 __all__ = (
+    "Creates",
     "Cpu",
     "Cwd",
     "Disk",
@@ -14,9 +15,14 @@ __all__ = (
     "Image",
     "Json",
     "Label",
+    "MaxCpus",
+    "MaxDisk",
+    "MaxMemory",
+    "MaxSandboxes",
     "Memory",
     "Network",
     "Quiet",
+    "Requests",
     "SandboxName",
     "Snapshot",
     "User",
@@ -44,3 +50,10 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Ids alone, one a line.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 SandboxName = Annotated[str, typer.Argument(metavar="SANDBOX", help="Id or name.")]
+
+MaxSandboxes = Annotated[str | None, typer.Option("--sandboxes", metavar="N", help="Live at once; none: no bound.")]
+MaxCpus = Annotated[str | None, typer.Option("--cpus", metavar="N", help="Cores of all live ones together.")]
+MaxMemory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Memory of all together, say 64GiB.")]
+MaxDisk = Annotated[str | None, typer.Option("--disk", metavar="SIZE", help="Disk of all together, say 500GiB.")]
+Creates = Annotated[str | None, typer.Option("--creates", metavar="N", help="Sandboxes made per second, on average.")]
+Requests = Annotated[str | None, typer.Option("--requests", metavar="N", help="Requests per second, on average.")]

@@ -4,9 +4,11 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from belljar.base.units import parse_duration, parse_size
+from belljar.base.units import format_size, parse_duration, parse_size
 from belljar.cli.console import UsageProblem
+from belljar.sdk.kept import Quota
 
 __all__ = (
     "copy_in",
@@ -14,9 +16,11 @@ __all__ = (
     "duration",
     "env_of",
     "labels_of",
+    "quota",
     "remote_of",
     "shell_line",
     "size",
+    "size_words",
 )
 
 
@@ -30,6 +34,23 @@ def size(text: str | None) -> int | str | None:
     except ValueError as error:
         raise UsageProblem(str(error)) from None
     return said
+
+
+def size_words(size: int) -> str:
+    return format_size(size)
+
+
+def quota(**words: str | None) -> Quota:
+    """By the names of `Quota`; the word ``none`` is no bound. Raises UsageProblem."""
+    said: dict[str, Any] = {}
+    for name, word in words.items():
+        if word is None or word == "none":
+            continue
+        try:
+            said[name] = size(word) if name in ("memory", "disk") else int(word) if name == "sandboxes" else float(word)
+        except ValueError:
+            raise UsageProblem(f"--{name} is a number, or none for no bound, not {word!r}") from None
+    return Quota(**said)
 
 
 def shell_line(words: Sequence[str]) -> str:

@@ -57,18 +57,19 @@ class Branches:
     async def __aexit__(self, *_: object) -> None:
         await self._tasks.close()
 
-    async def fork(self, workspace: str, ref: str, fork: Fork) -> Sequence[Sandbox | Error]:
-        """What became of each child, in their order. The same ids again give the children that are there.
+    async def fork(self, workspace: str, ref: str, fork: Fork, *, key: str | None = None) -> Sequence[Sandbox | Error]:
+        """What became of each child, in their order. The same ids again give the children that are there. `key`: the API key
+        that asks.
 
         Raises SandboxGone, Conflict (not running, being snapshotted, an id used before), AlreadyExists (the name),
-        InvalidArgument, NoCapacity, DiskFull; then there is no child.
+        InvalidArgument, LimitExceeded (the quota), NoCapacity, DiskFull; then there is no child.
         """
         ids = _ids_of(fork)
         call = (workspace, ref, *ids)
         under_way = self._forking.get(call)
         if under_way is None:
             # The task is made before anything is awaited: a second call in the meantime finds it.
-            under_way = self._forking[call] = self._tasks.start(self._fork(workspace, ref, ids, fork), name="fork")
+            under_way = self._forking[call] = self._tasks.start(self._fork(workspace, ref, ids, fork, key), name="fork")
             under_way.add_done_callback(lambda _: self._forking.pop(call, None))
         return await asyncio.shield(under_way)
 
@@ -102,7 +103,9 @@ class Branches:
         """Path → snapshot."""
         return await self._node.mounts((await self._sandboxes.running(workspace, ref)).id)
 
-    async def _fork(self, workspace: str, ref: str, ids: Sequence[str], fork: Fork) -> Sequence[Sandbox | Error]:
+    async def _fork(
+        self, workspace: str, ref: str, ids: Sequence[str], fork: Fork, key: str | None
+    ) -> Sequence[Sandbox | Error]:
         if fork.ids and (there := await self._there(workspace, ref, ids)):
             return there
         parent = await self._sandboxes.running(workspace, ref)
@@ -112,7 +115,7 @@ class Branches:
             Sandbox(id, spec, Status.CREATING, now + number * 1e-6, parent=parent.id)
             for number, (id, spec) in enumerate(specs.items())
         ]
-        return await self._sandboxes.make_all(workspace, planned, lambda: self._node.fork(parent.id, specs))
+        return await self._sandboxes.make_all(workspace, key, planned, lambda: self._node.fork(parent.id, specs))
 
     async def _rollback(self, sandbox: str, snapshot: str) -> Sandbox:
         return await self._sandboxes.follow(await self._node.rollback(sandbox, snapshot))

@@ -15,6 +15,8 @@ _ENDED_KEPT = 4096
 class Entry:
     workspace: str
     sandbox: Sandbox
+    key: str | None = None
+    """The API key it was made with."""
 
 
 class Index:
@@ -25,9 +27,9 @@ class Index:
         self._named: dict[tuple[str, str], str] = {}
         self._ended: OrderedDict[str, Entry] = OrderedDict()
 
-    def add(self, workspace: str, sandbox: Sandbox) -> None:
+    def add(self, workspace: str, sandbox: Sandbox, key: str | None = None) -> None:
         """One that was just asked for, or that was found in the store."""
-        entry = Entry(workspace, sandbox)
+        entry = Entry(workspace, sandbox, key)
         if sandbox.status.is_end:
             self._end(entry)
             return
@@ -46,15 +48,15 @@ class Index:
         spec = replace(entry.sandbox.spec, lifetime=sandbox.spec.lifetime)
         now = replace(sandbox, spec=spec, created=entry.sandbox.created, parent=entry.sandbox.parent)
         if now.status.is_end:
-            self._end(Entry(entry.workspace, now))
+            self._end(replace(entry, sandbox=now))
         else:
-            self._live[sandbox.id] = Entry(entry.workspace, now)
+            self._live[sandbox.id] = replace(entry, sandbox=now)
         return now
 
     def relabel(self, id: str, labels: dict[str, str]) -> None:
         if (entry := self._live.get(id)) is not None:
             spec = replace(entry.sandbox.spec, labels=labels)
-            self._live[id] = Entry(entry.workspace, replace(entry.sandbox, spec=spec))
+            self._live[id] = replace(entry, sandbox=replace(entry.sandbox, spec=spec))
 
     def find(self, workspace: str, ref: str) -> Sandbox | None:
         """By the name of a live one, else by id."""

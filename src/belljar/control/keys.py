@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -14,6 +15,7 @@ from belljar.control.store.keys import KeyStore
 from belljar.control.store.tables import DEFAULT_WORKSPACE
 from belljar.model.errors import Error, InvalidArgument, LimitExceeded, NotFound, PermissionDenied, Unauthenticated
 from belljar.model.key import PREFIX, Key, Scope, check_key_name
+from belljar.model.workspace import Quota
 
 __all__ = ("DEFAULT_WORKSPACE", "LOCAL", "MAX_KEYS", "Keys", "Principal")
 
@@ -35,6 +37,11 @@ class Principal:
     local: bool = False
     scope: Scope = Scope.ADMIN
 
+    @property
+    def operates(self) -> bool:
+        """Whether this one runs the server, and not only works in it."""
+        return self.workspace == DEFAULT_WORKSPACE and self.scope is Scope.ADMIN
+
     def require(self, needed: Scope) -> None:
         """Raises PermissionDenied."""
         if not self.scope.covers(needed):
@@ -55,20 +62,22 @@ class Keys:
         self._clock = clock or SystemClock()
         self._valid: dict[str, Key] = {}
         """By digest. An expired one may still be in it."""
+        self._by_id: dict[str, Key] = {}
         self._used: dict[str, float] = {}
         """What is not written down yet, by id."""
         self._making = asyncio.Lock()
         self._tasks = TaskSet(lambda name, error: _log.error("a task failed", task=name, error=str(error)))
 
     async def __aenter__(self) -> Self:
-        self._valid = await self._store.valid(self._clock.now())
+        for digest, key in (await self._store.valid(self._clock.now())).items():
+            self._keep(digest, key)
         self._tasks.start(self._note_regularly(), name="use of keys")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._tasks.close()
         await self._note()
-        self._valid.clear()
+        self._drop(lambda _: True)
 
     def __len__(self) -> int:
         now = self._clock.now()
@@ -81,6 +90,7 @@ class Keys:
         workspace: str = DEFAULT_WORKSPACE,
         scope: Scope = Scope.ADMIN,
         ttl: float | None = None,
+        quota: Quota | None = None,
     ) -> tuple[Key, str]:
         """A new one and its secret, which can be seen this once. `ttl`: seconds until it expires, None never.
 
@@ -94,9 +104,10 @@ class Keys:
             if await self._store.count(workspace, now) >= MAX_KEYS:
                 raise LimitExceeded(f"a workspace has at most {MAX_KEYS} keys", hint="revoke some: belljar key ls")
             secret = _PREFIX + secrets.token_urlsafe(32)
-            key = Key(new_id(PREFIX), workspace, name, scope, now, None if ttl is None else now + ttl)
+            expires = None if ttl is None else now + ttl
+            key = Key(new_id(PREFIX), workspace, name, scope, now, expires, quota=quota or Quota())
             await self._store.insert(key, _digest(secret))
-            self._valid[_digest(secret)] = key
+            self._keep(_digest(secret), key)
             return key, secret
 
     async def list(
@@ -119,10 +130,19 @@ class Keys:
         key = await self.get(workspace, id)
         if key.revoked is not None:
             return key
-        self._valid = {digest: known for digest, known in self._valid.items() if known.id != id}
+        self._drop(lambda known: known.id == id)
         revoked = replace(key, revoked=self._clock.now())
         await self._store.revoke(key, revoked.revoked or 0.0)
         return revoked
+
+    def quota(self, id: str) -> Quota:
+        """Of a valid one; none of any other, with which nobody comes in."""
+        key = self._by_id.get(id)
+        return Quota() if key is None else key.quota
+
+    def forget(self, workspace: str) -> None:
+        """Its keys were revoked in the store: from now on nobody gets in with them."""
+        self._drop(lambda known: known.workspace == workspace)
 
     def check(self, key: str | None) -> Principal:
         """Whose key this is. Raises Unauthenticated."""
@@ -138,6 +158,14 @@ class Keys:
         self._used[known.id] = now
         return Principal(known.workspace, known.id, scope=known.scope)
 
+    def _keep(self, digest: str, key: Key) -> None:
+        self._valid[digest] = key
+        self._by_id[key.id] = key
+
+    def _drop(self, gone: Callable[[Key], bool]) -> None:
+        self._valid = {digest: key for digest, key in self._valid.items() if not gone(key)}
+        self._by_id = {key.id: key for key in self._valid.values()}
+
     def _as_used(self, key: Key) -> Key:
         used = self._used.get(key.id)
         return key if used is None else replace(key, used=used)
@@ -146,7 +174,7 @@ class Keys:
         while True:
             await asyncio.sleep(_USED_EACH)
             now = self._clock.now()
-            self._valid = {digest: key for digest, key in self._valid.items() if key.is_valid(now)}
+            self._drop(lambda key, now=now: not key.is_valid(now))
             await self._note()
 
     async def _note(self) -> None:

@@ -6,10 +6,12 @@ from belljar.control.branches import Branches
 from belljar.control.keys import Keys
 from belljar.control.lineage import Lineage
 from belljar.control.processes import Readers
+from belljar.control.quotas import Quotas
 from belljar.control.reconcile import Reconciler
 from belljar.control.sandboxes import Sandboxes
 from belljar.control.snapshots import Snapshots
 from belljar.control.templates import Templates
+from belljar.control.workspaces import Workspaces
 
 __all__ = ("Product",)
 
@@ -20,6 +22,8 @@ class Product:
     reconciler: Reconciler
     readers: Readers
     keys: Keys
+    workspaces: Workspaces
+    quotas: Quotas
     snapshots: Snapshots
     branches: Branches
     templates: Templates

@@ -69,7 +69,7 @@ class Reconciler:
         there = {sandbox.id: sandbox for sandbox in await self._node.sandboxes()}
         for record in await self._store.live():
             sandbox = record.sandbox
-            self._index.add(record.workspace, sandbox)
+            self._index.add(record.workspace, sandbox, record.key)
             if sandbox.id in there:
                 await self._take(there[sandbox.id])
             elif sandbox.status is Status.CREATING:

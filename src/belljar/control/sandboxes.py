@@ -13,6 +13,7 @@ from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
 from belljar.control.index import Index
 from belljar.control.origins import Origins, Wanted
+from belljar.control.quotas import Quotas
 from belljar.control.store.sandboxes import Filter, Record, Repeat, SandboxStore
 from belljar.model.errors import (
     AlreadyExists,
@@ -65,6 +66,7 @@ class Sandboxes:
         store: SandboxStore,
         index: Index,
         origins: Origins,
+        quotas: Quotas,
         *,
         clock: Clock | None = None,
         boot: str | None = None,
@@ -73,6 +75,7 @@ class Sandboxes:
         self._store = store
         self._index = index
         self._origins = origins
+        self._quotas = quotas
         self._clock = clock or SystemClock()
         self._boot = boot or boot_id()
         self._creating: dict[tuple[str, str], _Creating] = {}
@@ -93,18 +96,21 @@ class Sandboxes:
         repeat: Repeat | None = None,
         *,
         id: str | None = None,
+        key: str | None = None,
     ) -> Sandbox:
         """Returns when it runs. With `repeat` a second call gives what the first made, also after a restart of the server.
+        `key`: the API key that asks.
 
-        Goes on when the caller leaves. Raises AlreadyExists (the name), Conflict (the key was used for something else), what
-        Origins.resolve raises, and what NodeApi.create raises; then the name and the key are free again.
+        Goes on when the caller leaves. Raises AlreadyExists (the name), Conflict (the key was used for something else),
+        LimitExceeded (the quota), what Origins.resolve raises, and what NodeApi.create raises; then the name and the
+        idempotency key are free again.
         """
         if repeat is None:
-            return await asyncio.shield(self._start(workspace, wanted, None, id))
+            return await asyncio.shield(self._start(workspace, wanted, None, id, key))
         under_way = self._creating.get((workspace, repeat.key))
         if under_way is None:
             # The task is made before anything is awaited: a second call in the meantime finds it.
-            under_way = _Creating(repeat.digest, self._start(workspace, wanted, repeat, id))
+            under_way = _Creating(repeat.digest, self._start(workspace, wanted, repeat, id, key))
             self._creating[workspace, repeat.key] = under_way
             under_way.task.add_done_callback(lambda _: self._creating.pop((workspace, repeat.key), None))
         if under_way.digest != repeat.digest:
@@ -112,19 +118,19 @@ class Sandboxes:
         return await asyncio.shield(under_way.task)
 
     def _start(
-        self, workspace: str, wanted: Wanted | SandboxSpec, repeat: Repeat | None, id: str | None
+        self, workspace: str, wanted: Wanted | SandboxSpec, repeat: Repeat | None, id: str | None, key: str | None
     ) -> asyncio.Task[Sandbox]:
-        return self._tasks.start(self._create(workspace, wanted, repeat, id), name="create")
+        return self._tasks.start(self._create(workspace, wanted, repeat, id, key), name="create")
 
     async def _create(
-        self, workspace: str, wanted: Wanted | SandboxSpec, repeat: Repeat | None, id: str | None
+        self, workspace: str, wanted: Wanted | SandboxSpec, repeat: Repeat | None, id: str | None, key: str | None
     ) -> Sandbox:
         if repeat is not None and (earlier := await self._repeated(workspace, repeat)) is not None:
             return earlier
         spec = await self._origins.resolve(workspace, wanted) if isinstance(wanted, Wanted) else wanted
         made = Sandbox(id or new_id(PREFIX), spec, Status.CREATING, self._clock.now())
         (result,) = await self._made(
-            workspace, [made], repeat, lambda: self._one(made.id, self._node.create(made.id, spec))
+            workspace, key, [made], repeat, lambda: self._one(made.id, self._node.create(made.id, spec))
         )
         if isinstance(result, Error):
             raise result
@@ -134,19 +140,24 @@ class Sandboxes:
         return {id: await work}
 
     async def make_all(
-        self, workspace: str, planned: Sequence[Sandbox], make: Callable[[], Awaitable[Mapping[str, Sandbox | Error]]]
+        self,
+        workspace: str,
+        key: str | None,
+        planned: Sequence[Sandbox],
+        make: Callable[[], Awaitable[Mapping[str, Sandbox | Error]]],
     ) -> Sequence[Sandbox | Error]:
         """Several at once, whose rows are durable before `make` asks the node for them; what became of each, in their order.
 
-        Raises AlreadyExists (a name or an id), and what `make` raises; then none of them is left.
+        Raises AlreadyExists (a name or an id), LimitExceeded (the quota), and what `make` raises; then none of them is left.
         """
         if await self._store.used([one.id for one in planned]):
             raise AlreadyExists("one of the ids was used before")
-        return await self._made(workspace, planned, None, make)
+        return await self._made(workspace, key, planned, None, make)
 
     async def _made(
         self,
         workspace: str,
+        key: str | None,
         planned: Sequence[Sandbox],
         repeat: Repeat | None,
         make: Callable[[], Awaitable[Mapping[str, Sandbox | Error]]],
@@ -158,14 +169,15 @@ class Sandboxes:
                 raise AlreadyExists(f"the id {one.id} was used before")
             if one.spec.name is not None and (holder := self._index.holder(workspace, one.spec.name)) is not None:
                 raise AlreadyExists(f"a live sandbox has the name {one.spec.name}: {holder}")
+        self._quotas.admit(workspace, key, [one.spec for one in planned])
         for one in planned:
-            self._index.add(workspace, one)
+            self._index.add(workspace, one, key)
             self._making.add(one.id)
         try:
             if len(planned) == 1:
-                await self._store.insert(Record(workspace, planned[0], self._boot), repeat)
+                await self._store.insert(Record(workspace, planned[0], self._boot, key), repeat)
             else:
-                await self._store.insert_all([Record(workspace, one, self._boot) for one in planned])
+                await self._store.insert_all([Record(workspace, one, self._boot, key) for one in planned])
             return [await self._settled(one, found) for one, found in _in_order(planned, await make())]
         except BaseException as error:
             await asyncio.shield(self._tasks.start(self._all_failed(planned, error), name="creates that failed"))

@@ -36,6 +36,7 @@ _log = get_logger("control.templates")
 class _Making:
     digest: str
     record: TemplateRecord
+    key: str | None
     task: "asyncio.Task[Template] | None" = field(default=None, repr=False)
     step: str = ""
     output: str = ""
@@ -80,8 +81,11 @@ class Templates:
     async def __aexit__(self, *_: object) -> None:
         await self._tasks.close()
 
-    async def create(self, workspace: str, spec: TemplateSpec, *, overwrite: bool = False) -> Template:
+    async def create(
+        self, workspace: str, spec: TemplateSpec, *, overwrite: bool = False, key: str | None = None
+    ) -> Template:
         """Returns when it can be started from; goes on when the caller leaves. The same recipe again gives what is there.
+        `key`: the API key that asks.
 
         `overwrite`: makes it anew, in the place of the one with this name, which serves until then. Raises AlreadyExists
         (another recipe, or an image has the name), TemplateFailed, and as the create and the snapshot of a sandbox do; then
@@ -102,7 +106,7 @@ class Templates:
                 )
             return await self._shown(there)
         record = TemplateRecord(new_id(_PREFIX), workspace, spec, new_id(SANDBOX), self._clock.now())
-        making = self._making[workspace, spec.name] = _Making(digest, record)
+        making = self._making[workspace, spec.name] = _Making(digest, record, key)
         making.task = self._tasks.start(self._make(making), name="template")
         making.task.add_done_callback(lambda _: self._making.pop((workspace, spec.name), None))
         return await asyncio.shield(making.task)
@@ -156,7 +160,8 @@ class Templates:
             raise AlreadyExists(f"an image is called {spec.name}: choose another name")
         await self._store.begin(record)
         try:
-            sandbox = await self._sandboxes.create(record.workspace, _wanted(spec), id=record.sandbox)
+            wanted = _wanted(spec)
+            sandbox = await self._sandboxes.create(record.workspace, wanted, id=record.sandbox, key=making.key)
             guest = await self._sandboxes.guest(record.workspace, sandbox.id)
             await make_ready(guest, spec, making.said)
             making.said("keeping its memory", making.output)

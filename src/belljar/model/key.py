@@ -1,9 +1,10 @@
 """The API key: who may do what, in which workspace, until when. The key itself is nowhere but with its owner."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from belljar.model.errors import InvalidArgument
+from belljar.model.workspace import Quota
 
 __all__ = ("PREFIX", "Key", "Scope", "check_key_name")
 
@@ -28,7 +29,10 @@ _ORDER = {scope: number for number, scope in enumerate(Scope)}
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Times are seconds since 1970. `expires` None: never. `used`: when it was last seen, to the minute; None: not yet."""
+    """Times are seconds since 1970. `expires` None: never. `used`: when it was last seen, to the minute; None: not yet.
+
+    `quota`: its own bounds, beside those of its workspace.
+    """
 
     id: str
     workspace: str
@@ -38,6 +42,7 @@ class Key:
     expires: float | None = None
     used: float | None = None
     revoked: float | None = None
+    quota: Quota = field(default_factory=Quota)
 
     def is_valid(self, now: float) -> bool:
         return self.revoked is None and (self.expires is None or now < self.expires)

@@ -11,7 +11,7 @@ from belljar.model.process import ProcessInfo, StreamState
 from belljar.model.sandbox import Ended, Status
 from belljar.model.snapshot import ChangeKind as PathChangeKind
 from belljar.model.snapshot import PathChange, PathKind, SnapshotKind
-from belljar.sdk.kept import KeyInfo, LineageNode, Ready, SnapshotInfo, TemplateInfo
+from belljar.sdk.kept import KeyInfo, LineageNode, Quota, Ready, SnapshotInfo, TemplateInfo, WorkspaceInfo
 from belljar.sdk.values import SandboxInfo, SandboxLogs, SandboxStats
 
 __all__ = (
@@ -29,6 +29,7 @@ __all__ = (
     "stats_of",
     "template_of",
     "trees_of",
+    "workspace_of",
 )
 
 Json = Mapping[str, Any]
@@ -156,7 +157,25 @@ def path_change_of(value: Json) -> PathChange:
 
 def key_of(value: Json) -> KeyInfo:
     times = {name: value.get(name) for name in ("expires", "used", "revoked")}
-    return KeyInfo(id=value["id"], name=value["name"], scope=value["scope"], created=value["created"], **times)
+    return KeyInfo(
+        id=value["id"],
+        name=value["name"],
+        scope=value["scope"],
+        created=value["created"],
+        workspace=value["workspace"],
+        quota=quota_of(value["quota"]),
+        **times,
+    )
+
+
+def quota_of(value: Json) -> Quota:
+    return Quota(**{name: value.get(name) for name in Quota.__slots__})
+
+
+def workspace_of(value: Json) -> WorkspaceInfo:
+    return WorkspaceInfo(
+        value["id"], value["created"], value.get("ended"), quota_of(value["quota"]), dict(value["use"])
+    )
 
 
 def template_of(value: Json) -> TemplateInfo:

@@ -11,7 +11,7 @@ from belljar.base.units import Duration, Size, parse_duration, parse_size
 from belljar.model.errors import InvalidArgument
 from belljar.model.process import PtySize
 from belljar.model.sandbox import Network
-from belljar.sdk.kept import Ready
+from belljar.sdk.kept import Quota, Ready
 from belljar.sdk.pure import PathLike, path_text
 from belljar.sdk.values import Command
 
@@ -24,6 +24,7 @@ __all__ = (
     "fork_body",
     "new_key",
     "process_body",
+    "quota_of",
     "sandbox_body",
     "size_of",
     "snapshot_body",
@@ -72,6 +73,13 @@ def url(*parts: str | int, **query: Any) -> str:
 
 def _query_word(value: Any) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def quota_of(quota: Quota | None) -> dict[str, Any]:
+    """Raises InvalidArgument for sizes that are none."""
+    said = {name: getattr(quota, name) for name in Quota.__slots__} if quota is not None else {}
+    sizes = {name: size_of(said[name]) for name in ("memory", "disk") if said.get(name) is not None}
+    return said | sizes
 
 
 def new_key() -> str:

@@ -1,12 +1,39 @@
-"""What the SDK hands out of snapshots, templates and keys: plain values."""
+"""What the SDK hands out of snapshots, templates, keys and workspaces: plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from belljar.base.units import Duration
+from belljar.base.units import Duration, Size
 from belljar.model.snapshot import SnapshotKind
 
-__all__ = ("KeyInfo", "LineageNode", "Ready", "SnapshotInfo", "TemplateInfo")
+__all__ = ("KeyInfo", "LineageNode", "Quota", "Ready", "SnapshotInfo", "TemplateInfo", "WorkspaceInfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Bounds of a workspace or of one key; None is no bound but the machine's.
+
+    Of live sandboxes: how many `sandboxes`, `cpus` cores, `memory` and `disk` (bytes, or text such as ``"64GiB"``; as they were
+    asked for). `creates` (sandboxes) and `requests` are per second, on average.
+    """
+
+    sandboxes: int | None = None
+    cpus: float | None = None
+    memory: Size | None = None
+    disk: Size | None = None
+    creates: float | None = None
+    requests: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceInfo:
+    """Times in seconds since 1970. `use`: what its live sandboxes hold, by the names of `Quota`; sizes in bytes."""
+
+    id: str
+    created: float
+    ended: float | None
+    quota: Quota
+    use: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +47,8 @@ class KeyInfo:
     expires: float | None
     used: float | None
     revoked: float | None
+    workspace: str
+    quota: Quota
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from belljar.control.lineage import Lineage
 from belljar.control.origins import Origins
 from belljar.control.processes import Readers
 from belljar.control.product import Product
+from belljar.control.quotas import Quotas
 from belljar.control.reconcile import Reconciler
 from belljar.control.sandboxes import Sandboxes
 from belljar.control.snapshots import Snapshots
@@ -21,7 +22,9 @@ from belljar.control.store.lineage import LineageStore
 from belljar.control.store.sandboxes import SandboxStore
 from belljar.control.store.snapshots import SnapshotStore
 from belljar.control.store.templates import TemplateStore
+from belljar.control.store.workspaces import WorkspaceStore
 from belljar.control.templates import Templates
+from belljar.control.workspaces import Workspaces
 from belljar.node.api import NodeApi
 from belljar.node.instance import Instance
 from belljar.server.settings import Settings
@@ -43,14 +46,23 @@ async def wired(
         SandboxStore(database) as store,
         open_node(settings, instance) as node,
         Keys(KeyStore(database)) as keys,
+        Workspaces(WorkspaceStore(database), keys) as workspaces,
         Reconciler(node, store, index) as reconciler,
-        Sandboxes(node, store, index, origins := Origins(kept := SnapshotStore(database))) as sandboxes,
+        Sandboxes(
+            node,
+            store,
+            index,
+            origins := Origins(kept := SnapshotStore(database)),
+            quotas := Quotas(index, workspaces, keys),
+        ) as sandboxes,
         Snapshots(node, kept, sandboxes, origins, limit=settings.max_snapshots) as snapshots,
         Branches(node, sandboxes, origins) as branches,
         Templates(TemplateStore(database), sandboxes, snapshots, origins) as templates,
     ):
         lineage = Lineage(LineageStore(database, store), sandboxes, origins)
-        product = Product(sandboxes, reconciler, Readers(), keys, snapshots, branches, templates, lineage)
+        product = Product(
+            sandboxes, reconciler, Readers(), keys, workspaces, quotas, snapshots, branches, templates, lineage
+        )
         yield product, lambda: len(index)
 
 

@@ -190,3 +190,23 @@ def test_keys_are_made_listed_and_revoked(command: Command) -> None:
     assert b"revoked" in command("key", "ls", "--all").stdout
     assert b"read, run, admin" in command("key", "create", "x", "--scope", "rot", status=2).stderr
     assert b"duration" in command("key", "create", "x", "--expires", "soon", status=2).stderr
+
+
+def test_workspaces_are_made_bounded_shown_and_removed(command: Command) -> None:
+    command("workspace", "create", "team", "--sandboxes", "2", "--memory", "4GiB")
+    key = json.loads(command("key", "create", "ci", "--workspace", "team", "--creates", "0.5", "--json").stdout)
+    assert (key["workspace"], key["quota"]["creates"]) == ("team", 0.5)
+    assert command("workspace", "ls", "-q").stdout.split() == [b"default", b"team"]
+    shown = command("workspace", "show", "team").stdout.decode()
+    assert "0 / 2" in shown
+    assert "0 B / 4.0 GiB" in shown
+    command("workspace", "set", "team", "--sandboxes", "5", "--memory", "none")
+    told = json.loads(command("workspace", "show", "team", "--json").stdout)
+    assert (told["quota"]["sandboxes"], told["quota"]["memory"], told["use"]["sandboxes"]) == (5, None, 0)
+    assert b"team" in command("workspace", "show", "taem", status=1).stderr
+    assert b"which bound" in command("workspace", "set", "team", status=2).stderr
+    assert b"--sandboxes is a number" in command("workspace", "set", "team", "--sandboxes", "many", status=2).stderr
+    assert b"lots" in command("workspace", "set", "team", "--memory", "lots", status=2).stderr
+    assert b"--yes" in command("workspace", "rm", "team", status=2).stderr
+    command("workspace", "rm", "team", "--yes")
+    assert b"team" not in command("workspace", "ls", "-q").stdout

@@ -12,17 +12,22 @@ from belljar.base.clock import SystemClock
 from belljar.base.log import set_up_logging
 from belljar.control.branches import Branches
 from belljar.control.index import Index
+from belljar.control.keys import Keys
 from belljar.control.lineage import Lineage
 from belljar.control.origins import Origins
+from belljar.control.quotas import Quotas
 from belljar.control.reconcile import Reconciler
 from belljar.control.sandboxes import Sandboxes
 from belljar.control.snapshots import Snapshots
 from belljar.control.store.database import Database, upgrade
+from belljar.control.store.keys import KeyStore
 from belljar.control.store.lineage import LineageStore
 from belljar.control.store.sandboxes import SandboxStore
 from belljar.control.store.snapshots import SnapshotStore
 from belljar.control.store.templates import TemplateStore
+from belljar.control.store.workspaces import WorkspaceStore
 from belljar.control.templates import Templates
+from belljar.control.workspaces import Workspaces
 
 __all__ = ("Control", "Plant", "database", "empty_store", "plant")
 
@@ -39,6 +44,9 @@ class Control:
     branches: Branches
     templates: Templates
     lineage: Lineage
+    keys: Keys
+    workspaces: Workspaces
+    quotas: Quotas
 
 
 class LateClock(SystemClock):
@@ -65,13 +73,26 @@ class Plant:
         origins = Origins(self.snapshots, clock=clock)
         async with (
             Reconciler(self.node, self.store, index, clock=clock, boot=boot) as reconciler,
-            Sandboxes(self.node, self.store, index, origins, clock=clock, boot=boot) as sandboxes,
+            Keys(KeyStore(self.database), clock=clock) as keys,
+            Workspaces(WorkspaceStore(self.database), keys, clock=clock) as workspaces,
+            Sandboxes(
+                self.node,
+                self.store,
+                index,
+                origins,
+                quotas := Quotas(index, workspaces, keys, clock=clock),
+                clock=clock,
+                boot=boot,
+            ) as sandboxes,
             Snapshots(self.node, self.snapshots, sandboxes, origins, limit=self.limit, clock=clock) as snapshots,
             Branches(self.node, sandboxes, origins, clock=clock) as branches,
             Templates(self.templates, sandboxes, snapshots, origins, clock=clock) as templates,
         ):
             lineage = Lineage(LineageStore(self.database, self.store), sandboxes, origins)
-            yield Control(sandboxes, reconciler, index, self.store, snapshots, branches, templates, lineage)
+            yield Control(
+                *(sandboxes, reconciler, index, self.store, snapshots, branches, templates, lineage),
+                *(keys, workspaces, quotas),
+            )
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
 from tests.unit.control.conftest import Control, Plant
 
 from belljar.base.ids import new_id
@@ -24,6 +23,7 @@ from belljar.model.errors import (
 )
 from belljar.model.sandbox import Network, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import SnapshotKind, SnapshotSpec
+from belljar.model.workspace import Quota
 
 HOME = "default"
 MEMORY = SnapshotSpec(SnapshotKind.MEMORY)
@@ -75,7 +75,7 @@ async def test_a_fork_asked_for_twice_with_the_same_ids_is_made_once(plant: Plan
 
 async def test_ids_of_another_workspace_are_not_touched(plant: Plant):
     async with plant.control() as control:
-        await plant.database.write((text("INSERT INTO workspaces VALUES ('other', 0)"), {}))
+        await control.workspaces.make("other", Quota())
         foreign = await control.sandboxes.create("other", SandboxSpec(name="x"))
         parent = await control.sandboxes.create(HOME, SandboxSpec())
         with pytest.raises(AlreadyExists):

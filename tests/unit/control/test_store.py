@@ -119,7 +119,7 @@ async def test_what_has_ended_does_not_live_again(plant):
 
 
 async def test_a_name_is_unique_among_the_live_of_a_workspace(plant, database: Database):
-    await database.write((text("INSERT INTO workspaces VALUES ('other', 1.0)"), {}))
+    await database.write((text("INSERT INTO workspaces (id, created) VALUES ('other', 1.0)"), {}))
     first = sandbox(name="n")
     await plant.store.insert(record(first))
     with pytest.raises(AlreadyExists):
@@ -133,7 +133,7 @@ async def test_a_name_is_unique_among_the_live_of_a_workspace(plant, database: D
 
 
 async def test_workspaces_do_not_see_each_other(plant, database: Database):
-    await database.write((text("INSERT INTO workspaces VALUES ('other', 1.0)"), {}))
+    await database.write((text("INSERT INTO workspaces (id, created) VALUES ('other', 1.0)"), {}))
     mine, theirs = sandbox(), sandbox()
     await plant.store.insert(record(mine))
     await plant.store.insert(record(theirs, "other"))

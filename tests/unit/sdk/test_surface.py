@@ -30,13 +30,10 @@ def test_the_sync_twin_is_current() -> None:
 
 def test_the_import_is_light() -> None:
     code = (
-        "import time; start = time.process_time(); import belljar; "
-        "print(time.process_time() - start); import sys; "
+        "import belljar, sys; "
         "print(sorted({'httpx2', 'fastapi', 'pydantic', 'asyncio', 'rich', 'typer', 'sqlalchemy'} & set(sys.modules)))"
     )
-    seconds, heavy = python(code).splitlines()
-    assert heavy == "[]"
-    assert float(seconds) < 0.1
+    assert python(code) == "[]"
 
 
 def test_the_sdk_brings_no_server() -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 from belljar.control.store.database import Database
 from belljar.control.store.tables import KeyRow
 from belljar.model.key import Key, Scope
+from belljar.model.workspace import Quota
 
 __all__ = ("KeyStore",)
 
@@ -20,6 +21,7 @@ class KeyStore:
         """`digest` is the SHA-256 of the key, in hex. The key itself is nowhere."""
         values: dict[str, Any] = {"id": key.id, "workspace": key.workspace, "name": key.name, "digest": digest}
         values |= {"scope": key.scope.value, "created": key.created, "expires": key.expires, "used": key.used}
+        values |= {"quota": key.quota.said()}
         await self._database.write((insert(KeyRow), values))
 
     async def revoke(self, key: Key, at: float) -> None:
@@ -60,4 +62,5 @@ class KeyStore:
 
 
 def _key(row: KeyRow) -> Key:
-    return Key(row.id, row.workspace, row.name, Scope(row.scope), row.created, row.expires, row.used, row.revoked)
+    times = (row.created, row.expires, row.used, row.revoked)
+    return Key(row.id, row.workspace, row.name, Scope(row.scope), *times, Quota.of(row.quota))

@@ -39,11 +39,12 @@ REPEAT_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A sandbox, whose it is, and the boot of the machine it was asked for in."""
+    """A sandbox, whose it is, the boot of the machine it was asked for in, and the key it was made with."""
 
     workspace: str
     sandbox: Sandbox
     boot: str
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +257,7 @@ def _values_of(record: Record) -> dict[str, Any]:
         "created": sandbox.created,
         "snapshot": spec.snapshot,
         "parent": sandbox.parent,
+        "key": record.key,
     }
 
 
@@ -274,4 +276,4 @@ def record_of_sandbox(row: SandboxRow) -> Record:
     )
     ended = None if row.ended_at is None else Ended(row.ended_reason or "", row.ended_at, row.ended_message or "")
     sandbox = Sandbox(row.id, spec, Status(row.status), row.created, row.started, row.expires, ended, row.parent)
-    return Record(row.workspace, sandbox, row.boot)
+    return Record(row.workspace, sandbox, row.boot, row.key)

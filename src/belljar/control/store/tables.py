@@ -17,7 +17,7 @@ __all__ = (
     "WorkspaceRow",
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest step of the schema: a store that is there needs no look at the steps (alembic takes 300 ms to import)."""
 DEFAULT_WORKSPACE = "default"
 
@@ -27,12 +27,14 @@ class Base(DeclarativeBase):
 
 
 class WorkspaceRow(Base):
-    """Everything belongs to one."""
+    """Everything belongs to one. A deleted one keeps its row: what was in it stays known, and nobody inherits it by name."""
 
     __tablename__ = "workspaces"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     created: Mapped[float]
+    quota: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    ended: Mapped[float | None]
 
 
 class KeyRow(Base):
@@ -49,6 +51,7 @@ class KeyRow(Base):
     expires: Mapped[float | None]
     used: Mapped[float | None]
     revoked: Mapped[float | None]
+    quota: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
     __table_args__ = (Index("keys_by_workspace", "workspace", "id"),)
 
@@ -56,7 +59,7 @@ class KeyRow(Base):
 class SandboxRow(Base):
     """What was asked for, and the last that the node said of it. `boot`: the machine's boot id when it was asked for.
 
-    `snapshot`: what it was made from; `parent`: the sandbox that it was forked from.
+    `snapshot`: what it was made from; `parent`: the sandbox that it was forked from; `key`: the API key it was made with.
     """
 
     __tablename__ = "sandboxes"
@@ -85,6 +88,7 @@ class SandboxRow(Base):
     ended_message: Mapped[str | None]
     snapshot: Mapped[str | None]
     parent: Mapped[str | None]
+    key: Mapped[str | None]
 
     __table_args__ = (
         Index("sandboxes_by_workspace", "workspace", "id"),

@@ -10,7 +10,18 @@ from starlette.types import ASGIApp
 
 import belljar
 from belljar.control.product import Product
-from belljar.front.native import branches, code, files, keys, processes, sandboxes, snapshots, system, templates
+from belljar.front.native import (
+    branches,
+    code,
+    files,
+    keys,
+    processes,
+    sandboxes,
+    snapshots,
+    system,
+    templates,
+    workspaces,
+)
 from belljar.front.native.errors import add_error_handlers, error_headers, error_json, status_of
 from belljar.front.native.gate import Gate
 from belljar.front.native.schema import ErrorBody
@@ -24,7 +35,7 @@ def native_app(product: Product, shut_down: Callable[[], None]) -> ASGIApp:
     app = native_routes()
     app.state.product = product
     app.state.shut_down = shut_down
-    return Gate(app, product.keys, _refusal)
+    return Gate(app, product.keys, product.quotas, _refusal)
 
 
 def native_routes() -> FastAPI:
@@ -49,6 +60,7 @@ def native_routes() -> FastAPI:
         code.router,
         files.router,
         keys.router,
+        workspaces.router,
     ):
         # Not include_router, which analyses every route a second and a third time: 100 ms until the first answer.
         app.router.routes.extend(router.routes)

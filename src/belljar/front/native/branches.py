@@ -23,7 +23,7 @@ async def fork(
     ref: Ref, body: schema_snapshots.ForkSandbox, product: ProductOf, who: Who, request: Request
 ) -> Response:
     """Children that all go on from this moment. Each item is a sandbox that runs, or an error in its place."""
-    made = await product.branches.fork(who.workspace, ref, body.fork())
+    made = await product.branches.fork(who.workspace, ref, body.fork(), key=who.key)
     return reply({"items": [_result(one, request) for one in made]}, 201)
 
 

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from belljar.base.log import get_logger
 from belljar.control.keys import LOCAL, Keys, Principal
+from belljar.control.quotas import Quotas
 from belljar.model.errors import DeadlineExceeded, Error, InvalidArgument, TooLarge
 from belljar.model.key import Scope as KeyScope
 
@@ -34,7 +35,7 @@ _UNBOUNDED = frozenset({("PUT", "tree"), ("POST", "import")})
 """Trees and snapshots, which nobody holds in memory."""
 _OPEN = frozenset({"/health"})
 _LOOKS = frozenset({"GET", "HEAD"})
-_ADMINISTRATION = re.compile(r"/v1/keys(/|$)")
+_ADMINISTRATION = re.compile(r"/v1/(keys|workspaces)(/|$)")
 _log = get_logger("front.native")
 
 Refusal = Callable[[Error, str], tuple[int, dict[str, str], bytes]]
@@ -44,9 +45,10 @@ Refusal = Callable[[Error, str], tuple[int, dict[str, str], bytes]]
 class Gate:
     """Wraps the application. Bodies stay within the bound of their address; a sender that says nothing for 60 s is left."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, refusal: Refusal) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, quotas: Quotas, refusal: Refusal) -> None:
         self._app = app
         self._keys = keys
+        self._quotas = quotas
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,6 +87,7 @@ class Gate:
         kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         who = self._keys.check(key.strip() if kind.lower() == "bearer" and key.strip() else None)
         who.require(_needed(scope))
+        self._quotas.admit_request(who)
         return who
 
     async def _refuse(self, error: Error, request_id: str, send: Send) -> None:

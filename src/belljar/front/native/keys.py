@@ -1,5 +1,6 @@
 """Routes of API keys."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -20,7 +21,13 @@ _Id = Annotated[str, Path(description="The id of a key.", max_length=64)]
 @router.post("/keys", status_code=201, response_model=schema.MadeKeyOut, summary="Make a key")
 async def make(body: schema.MakeKey, product: ProductOf, who: Who) -> Response:
     """`secret` is the key; it is shown this once."""
-    key, secret = await product.keys.make(body.name, workspace=who.workspace, scope=body.scope_of(), ttl=body.ttl)
+    workspace = who.workspace
+    if body.workspace is not None and body.workspace != workspace:
+        product.workspaces.check_operator(who)
+        workspace = product.workspaces.get(who, body.workspace).id
+    key, secret = await product.keys.make(
+        body.name, workspace=workspace, scope=body.scope_of(), ttl=body.ttl, quota=body.quota.quota()
+    )
     return reply(key_json(key) | {"secret": secret}, 201)
 
 
@@ -56,4 +63,6 @@ def key_json(key: Key) -> dict[str, object]:
         "expires": key.expires,
         "used": key.used,
         "revoked": key.revoked,
+        "workspace": key.workspace,
+        "quota": asdict(key.quota),
     }

@@ -19,7 +19,8 @@ TemplateName = Annotated[str, Path(max_length=64)]
 @router.post("", status_code=201, response_model=schema_snapshots.TemplateOut, summary="Create a template")
 async def create(body: schema_snapshots.CreateTemplate, product: ProductOf, who: Who) -> Response:
     """Answers when sandboxes can start from it; goes on when the client leaves. A GET of its name says how far it is."""
-    return reply(template_json(await product.templates.create(who.workspace, body.spec(), overwrite=body.replace)), 201)
+    made = await product.templates.create(who.workspace, body.spec(), overwrite=body.replace, key=who.key)
+    return reply(template_json(made), 201)
 
 
 @router.get("", response_model=schema_snapshots.TemplateList, summary="List templates")

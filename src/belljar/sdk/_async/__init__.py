@@ -7,6 +7,7 @@ from belljar.sdk._async.process import AsyncProcess
 from belljar.sdk._async.sandbox import AsyncSandbox
 from belljar.sdk._async.snapshot import AsyncSnapshot
 from belljar.sdk._async.template import AsyncTemplate
+from belljar.sdk._async.workspace import AsyncWorkspace
 
 __all__ = (
     "AsyncContext",
@@ -16,4 +17,5 @@ __all__ = (
     "AsyncSandboxPath",
     "AsyncSnapshot",
     "AsyncTemplate",
+    "AsyncWorkspace",
 )

@@ -7,8 +7,8 @@ from typing import Self
 from belljar.base.units import Duration
 from belljar.sdk._sync.link import Link, shared_link
 from belljar.sdk.answers import key_of
-from belljar.sdk.asking import duration_of, url
-from belljar.sdk.kept import KeyInfo
+from belljar.sdk.asking import duration_of, quota_of, url
+from belljar.sdk.kept import KeyInfo, Quota
 from belljar.sdk.pure import path_text
 
 __all__ = ("Key",)
@@ -30,14 +30,25 @@ class Key:
         "What goes into ``BELLJAR_API_KEY``; None for a key that was not made here and now."
 
     @classmethod
-    def create(cls, name: str, *, scope: str = "run", ttl: Duration | None = None) -> Self:
+    def create(
+        cls,
+        name: str,
+        *,
+        scope: str = "run",
+        ttl: Duration | None = None,
+        quota: Quota | None = None,
+        workspace: str | None = None,
+    ) -> Self:
         """`scope`: ``"read"`` looks, ``"run"`` also makes, changes and ends, ``"admin"`` also makes and revokes keys. `ttl`: for
-        how long it is valid; None: it never expires.
+        how long it is valid; None: it never expires. `quota`: bounds for what is made with this key alone. `workspace`: another
+        one than one's own, for operators.
 
-        Raises InvalidArgument, PermissionDenied, LimitExceeded.
+        Raises InvalidArgument, PermissionDenied, LimitExceeded, NotFound (the workspace).
         """
         link = shared_link()
-        body = {"name": name, "scope": scope, "ttl": duration_of(ttl)}
+        body = {"name": name, "scope": scope, "ttl": duration_of(ttl), "quota": quota_of(quota)}
+        if workspace is not None:
+            body["workspace"] = workspace
         made = link.call("POST", url("keys"), json=body)
         return cls(link, key_of(made), made["secret"])
 
