@@ -16,6 +16,7 @@ from belljar.base.log import set_up_logging
 from belljar.control.product import Product
 from belljar.control.store.database import upgrade
 from belljar.front.native.app import native_app
+from belljar.front.native.metrics import Metrics
 from belljar.node.api import NodeApi
 from belljar.node.instance import Instance
 from belljar.server.listen import serving, tcp_socket, unix_socket
@@ -73,9 +74,9 @@ async def front(state: Path) -> AsyncGenerator[Front]:
 
     stops: list[None] = []
     instance = Instance("test01", state)
-    async with wired(Settings(), instance, open_node) as (product, _):
+    async with wired(Settings(), instance, open_node) as (product, _), Metrics(product) as metrics:
         tcp = tcp_socket("127.0.0.1", 0)
-        app = native_app(product, lambda: stops.append(None))
+        app = native_app(product, lambda: stops.append(None), metrics)
         with unix_socket(state / "api.sock") as socket:
             async with (
                 serving(app, [socket], listener="unix"),

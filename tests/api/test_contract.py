@@ -20,6 +20,7 @@ from tests.api.scripted_node import ScriptedNode
 from belljar.base.log import set_up_logging
 from belljar.control.store.database import upgrade
 from belljar.front.native.app import native_app, native_routes
+from belljar.front.native.metrics import Metrics
 from belljar.model.sandbox import SandboxSpec
 from belljar.node.api import NodeApi
 from belljar.node.instance import Instance
@@ -65,7 +66,7 @@ class Live:
             await product.sandboxes.create("default", SandboxSpec(name=BOX))
             socket = tcp_socket("127.0.0.1", 0)
             self.url = f"http://127.0.0.1:{socket.getsockname()[1]}"
-            async with serving(native_app(product, stop.set), [socket], listener="tcp"):
+            async with serving(native_app(product, stop.set, Metrics(product)), [socket], listener="tcp"):
                 self._ready.set()
                 await stop.wait()
 

@@ -52,6 +52,13 @@ class Quotas:
             if entry.workspace == workspace and (key is None or entry.key == key)
         )
 
+    def uses(self) -> dict[str, Use]:
+        """The same of every workspace in which something lives."""
+        specs: dict[str, list[SandboxSpec]] = {}
+        for entry in self._index.live():
+            specs.setdefault(entry.workspace, []).append(entry.sandbox.spec)
+        return {workspace: Use.of(found) for workspace, found in specs.items()}
+
     def _bounds(self, workspace: str, key: str | None) -> Iterator[tuple[str, bool, Quota]]:
         yield workspace, False, self._workspaces.quota(workspace)
         if key is not None:

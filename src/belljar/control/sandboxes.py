@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -285,6 +286,10 @@ class Sandboxes:
             await self._store.set_labels(known.id, changes.labels)
             self._index.relabel(known.id, dict(changes.labels))
         return await self.get(workspace, known.id)
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many live, by workspace and status."""
+        return dict(Counter((entry.workspace, entry.sandbox.status.value) for entry in self._index.live()))
 
     async def node(self) -> NodeInfo:
         """What the machine has and can do."""

@@ -17,6 +17,7 @@ from belljar.base.home import SHARED_SOCKET, ServerFile, remove_server_file, wri
 from belljar.base.log import get_logger
 from belljar.control.keys import Keys
 from belljar.front.native.app import native_app
+from belljar.front.native.metrics import Metrics
 from belljar.node.instance import instance_of
 from belljar.server.hold import EMBEDDED, SERVE, held_home
 from belljar.server.listen import Tls, check_address, serving, tcp_socket, unix_socket
@@ -71,7 +72,7 @@ async def _serve(
         await stack.enter_async_context(held_home(home, role=EMBEDDED if options.embedded else SERVE))
         instance = instance_of(home)
         product, live = await stack.enter_async_context(wired(settings, instance, open_node))
-        app = native_app(product, stop.asked.set)
+        app = native_app(product, stop.asked.set, await stack.enter_async_context(Metrics(product)))
         path = instance.run / "api.sock"
         sockets = [stack.enter_context(unix_socket(path))]
         if not options.embedded and os.geteuid() == 0 and home == _DEFAULT_HOME:

@@ -24,18 +24,20 @@ from belljar.front.native import (
 )
 from belljar.front.native.errors import add_error_handlers, error_headers, error_json, status_of
 from belljar.front.native.gate import Gate
+from belljar.front.native.metrics import Metrics
 from belljar.front.native.schema import ErrorBody
 from belljar.model.errors import Error
 
 __all__ = ("native_app", "native_routes")
 
 
-def native_app(product: Product, shut_down: Callable[[], None]) -> ASGIApp:
+def native_app(product: Product, shut_down: Callable[[], None], metrics: Metrics) -> ASGIApp:
     """`shut_down` only asks for the end; it returns at once."""
     app = native_routes()
     app.state.product = product
     app.state.shut_down = shut_down
-    return Gate(app, product.keys, product.quotas, _refusal)
+    app.state.metrics = metrics
+    return Gate(app, product.keys, product.quotas, metrics, _refusal)
 
 
 def native_routes() -> FastAPI:
@@ -51,6 +53,7 @@ def native_routes() -> FastAPI:
     add_error_handlers(app)
     for router in (
         system.health_router,
+        system.metrics_router,
         system.router,
         sandboxes.router,
         snapshots.router,

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from belljar.base.log import get_logger
 from belljar.control.keys import LOCAL, Keys, Principal
 from belljar.control.quotas import Quotas
+from belljar.front.native.metrics import Metrics
 from belljar.model.errors import DeadlineExceeded, Error, InvalidArgument, TooLarge
 from belljar.model.key import Scope as KeyScope
 
@@ -45,10 +47,11 @@ Refusal = Callable[[Error, str], tuple[int, dict[str, str], bytes]]
 class Gate:
     """Wraps the application. Bodies stay within the bound of their address; a sender that says nothing for 60 s is left."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, quotas: Quotas, refusal: Refusal) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, quotas: Quotas, metrics: Metrics, refusal: Refusal) -> None:
         self._app = app
         self._keys = keys
         self._quotas = quotas
+        self._metrics = metrics
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,12 +62,13 @@ class Gate:
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if _GOOD_ID.fullmatch(given) else secrets.token_hex(8)
         scope[_REQUEST_ID] = request_id
-        started = False
+        started, began = False, time.monotonic()
 
         async def answer(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                self._metrics.answered(scope, message["status"], time.monotonic() - began)
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 

@@ -6,15 +6,18 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 import belljar
+from belljar.control.keys import DEFAULT_WORKSPACE
 from belljar.front.native import schema
 from belljar.front.native.gate import principal_of
+from belljar.front.native.metrics import CONTENT_TYPE
 from belljar.front.native.render import reply
-from belljar.front.native.route import CHECKED, ProductOf
+from belljar.front.native.route import CHECKED, ProductOf, Who
 from belljar.model.errors import PermissionDenied
 
-__all__ = ("health_router", "router")
+__all__ = ("health_router", "metrics_router", "router")
 
 health_router = APIRouter(tags=["server"], dependencies=CHECKED)
+metrics_router = APIRouter(tags=["server"], dependencies=CHECKED)
 router = APIRouter(prefix="/v1", tags=["server"], dependencies=CHECKED)
 
 
@@ -37,6 +40,14 @@ async def info(product: ProductOf) -> Response:
             "capabilities": dict(node.capabilities),
         }
     )
+
+
+@metrics_router.get("/metrics", response_class=Response, summary="Numbers for Prometheus")
+async def metrics(request: Request, who: Who) -> Response:
+    """In the text format 0.0.4, for keys of the workspace `default`: the numbers are those of all workspaces."""
+    if who.workspace != DEFAULT_WORKSPACE:
+        raise PermissionDenied("the server's numbers are for its operators", hint="belljar workspace show")
+    return Response(await request.app.state.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
 @router.post("/shutdown", response_model=schema.Empty, summary="End the server")
