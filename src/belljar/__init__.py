@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from belljar.model.audit import AuditEntry
     from belljar.model.code import ContextInfo, ContextState
     from belljar.model.errors import (
         AlreadyExists,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from belljar.model.sandbox import Ended, Network, Status
     from belljar.model.snapshot import PathChange, SnapshotKind
     from belljar.sdk._async import (
+        AsyncAuditLog,
         AsyncContext,
         AsyncKey,
         AsyncProcess,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
         AsyncTemplate,
         AsyncWorkspace,
     )
-    from belljar.sdk._sync import Context, Key, Process, Sandbox, SandboxPath, Snapshot, Template, Workspace
+    from belljar.sdk._sync import AuditLog, Context, Key, Process, Sandbox, SandboxPath, Snapshot, Template, Workspace
     from belljar.sdk.errors import OutputLost, ProcessFailed, ProcessTimeout, ServerUnreachable, UnsafeEntry
     from belljar.sdk.executions import Execution, ExecutionError, Result
     from belljar.sdk.kept import KeyInfo, LineageNode, Quota, Ready, SnapshotInfo, TemplateInfo, WorkspaceInfo
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "AlreadyExists",
+    "AsyncAuditLog",
     "AsyncContext",
     "AsyncKey",
     "AsyncProcess",
@@ -66,6 +69,8 @@ __all__ = (
     "AsyncSnapshot",
     "AsyncTemplate",
     "AsyncWorkspace",
+    "AuditEntry",
+    "AuditLog",
     "Cancelled",
     "Change",
     "ChangeKind",
@@ -132,6 +137,7 @@ __all__ = (
 )
 
 _ASYNC = (
+    "AsyncAuditLog",
     "AsyncContext",
     "AsyncKey",
     "AsyncProcess",
@@ -144,6 +150,7 @@ _ASYNC = (
 _KEPT = ("KeyInfo", "LineageNode", "Quota", "Ready", "SnapshotInfo", "TemplateInfo", "WorkspaceInfo")
 _SDK_ERRORS = ("OutputLost", "ProcessFailed", "ProcessTimeout", "ServerUnreachable", "UnsafeEntry")
 _HOMES = {
+    "AuditEntry": "belljar.model.audit",
     **dict.fromkeys(("Change", "ChangeKind", "FileInfo", "FileKind"), "belljar.model.file"),
     **dict.fromkeys(("ContextInfo", "ContextState"), "belljar.model.code"),
     **dict.fromkeys(("Output", "ProcessInfo"), "belljar.model.process"),

@@ -39,7 +39,8 @@ async def test_no_route_opens_without_a_key_or_beyond_its_scope(front: Front):
     reader, runner = await key_of(front, Scope.READ), await key_of(front, Scope.RUN)
     async with client(front, None) as nobody, client(front, reader) as reading, client(front, runner) as running:
         for method, path in ROUTES:
-            where, administers = filled(path, sandbox), path.startswith(("/v1/keys", "/v1/workspaces"))
+            administers = path.startswith(("/v1/keys", "/v1/workspaces", "/v1/audit"))
+            where = filled(path, sandbox)
             assert await status(nobody, method, where) == 401, path
             refused = method not in ("GET", "HEAD") or administers
             assert (await status(reading, method, where) == 403) == refused, path

@@ -26,7 +26,11 @@ _SCOPES = [scope.value for scope in Scope]
 def _create(
     name: Annotated[str, typer.Argument(help="What it is for, for people.")],
     scope: Annotated[
-        str, typer.Option("--scope", help="read looks; run also makes, changes and ends; admin also makes keys.")
+        str,
+        typer.Option(
+            "--scope",
+            help="read looks; run also makes, changes and ends; admin also makes keys and reads the audit log.",
+        ),
     ] = Scope.RUN.value,
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="TIME", help="For example 12h or 30d. Default: never.")

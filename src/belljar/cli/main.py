@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import belljar
-from belljar.cli import doctor, key, mcp, run, sandbox, server, setup, snapshot, template, workspace
+from belljar.cli import audit, doctor, key, mcp, run, sandbox, server, setup, snapshot, template, workspace
 from belljar.cli.console import UsageProblem, print_data, say
 from belljar.cli.interrupts import Interrupted
 from belljar.cli.suggest import did_you_mean
@@ -51,6 +51,7 @@ app.add_typer(snapshot.app, name="snapshot", cls=_Group)
 app.add_typer(template.app, name="template", cls=_Group)
 app.add_typer(key.app, name="key", cls=_Group)
 app.add_typer(workspace.app, name="workspace", cls=_Group)
+app.add_typer(audit.app, name="audit", cls=_Group)
 
 
 def _say_version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from belljar.control.audit import Audit
 from belljar.control.branches import Branches
 from belljar.control.keys import Keys
 from belljar.control.lineage import Lineage
@@ -28,3 +29,4 @@ class Product:
     branches: Branches
     templates: Templates
     lineage: Lineage
+    audit: Audit

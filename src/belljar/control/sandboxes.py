@@ -235,6 +235,10 @@ class Sandboxes:
             raise gone(record.sandbox)
         raise NotFound(f"no live sandbox has the name {ref[:80]!r}")
 
+    def id_of(self, workspace: str, ref: str) -> str:
+        """The id of the live one with this name; any other word as it is."""
+        return self._index.holder(workspace, ref) or ref
+
     async def list(
         self, workspace: str, filter: Filter, *, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[Sandbox], str | None]:

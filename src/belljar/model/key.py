@@ -14,7 +14,9 @@ _LONGEST_NAME = 64
 
 
 class Scope(Enum):
-    """Each may also do what the ones before it may. READ looks, RUN makes, changes and ends, ADMIN makes and revokes keys."""
+    """Each may also do what the ones before it may. READ looks, RUN makes, changes and ends, ADMIN makes and revokes keys and
+    reads the audit log.
+    """
 
     READ = "read"
     RUN = "run"

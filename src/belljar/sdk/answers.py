@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from belljar.model.audit import AuditEntry, entry_of
 from belljar.model.code import ContextInfo, ContextState
 from belljar.model.errors import Error, Internal, error_from_code
 from belljar.model.file import Change, ChangeKind, FileInfo, FileKind
@@ -15,6 +16,7 @@ from belljar.sdk.kept import KeyInfo, LineageNode, Quota, Ready, SnapshotInfo, T
 from belljar.sdk.values import SandboxInfo, SandboxLogs, SandboxStats
 
 __all__ = (
+    "audit_entry_of",
     "change_of",
     "context_of",
     "error_of_body",
@@ -153,6 +155,11 @@ def snapshot_of(value: Json) -> SnapshotInfo:
 
 def path_change_of(value: Json) -> PathChange:
     return PathChange(value["path"], PathChangeKind(value["change"]), PathKind(value["kind"]), value["size"])
+
+
+def audit_entry_of(value: Json) -> AuditEntry:
+    """What a newer server says beyond it is left out."""
+    return entry_of({name: value.get(name) for name in AuditEntry.__dataclass_fields__})
 
 
 def key_of(value: Json) -> KeyInfo:

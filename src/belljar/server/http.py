@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 from collections.abc import Generator
 
 import uvicorn
@@ -13,6 +15,8 @@ __all__ = ("HEAD_SECONDS", "MAX_HEAD", "Http", "HttpServer")
 MAX_HEAD = 64 << 10
 HEAD_SECONDS = 30.0
 """A connection whose next request has begun, or whose first has not, is given so long for its head."""
+_CREDENTIALS = struct.Struct("iII")
+"""Process, user and group."""
 
 
 class Http(HttpToolsProtocol):
@@ -24,6 +28,8 @@ class Http(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is None:
+            self.client = _local_client(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -70,6 +76,18 @@ class Http(HttpToolsProtocol):
     def _too_late(self) -> None:
         if not self.cycle or self.cycle.response_complete:
             self.transport.close()
+
+
+def _local_client(transport: asyncio.Transport) -> tuple[str, int] | None:
+    """The user and the process at the other end of a unix socket, as the kernel saw them connect: ``("uid:1000", 4711)``."""
+    made = transport.get_extra_info("socket")
+    if made is None or made.family != socket.AF_UNIX:
+        return None
+    try:
+        pid, uid, _ = _CREDENTIALS.unpack(made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    except OSError:  # it has left
+        return None
+    return f"uid:{uid}", pid
 
 
 class HttpServer(uvicorn.Server):

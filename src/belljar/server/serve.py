@@ -15,9 +15,10 @@ from starlette.types import ASGIApp
 from belljar.base.files import write_atomic
 from belljar.base.home import SHARED_SOCKET, ServerFile, remove_server_file, write_server_file
 from belljar.base.log import get_logger
-from belljar.control.keys import Keys
+from belljar.control.product import Product
 from belljar.front.native.app import native_app
 from belljar.front.native.metrics import Metrics
+from belljar.model.audit import Act
 from belljar.node.instance import instance_of
 from belljar.server.hold import EMBEDDED, SERVE, held_home
 from belljar.server.listen import Tls, check_address, serving, tcp_socket, unix_socket
@@ -80,7 +81,7 @@ async def _serve(
         connections = await stack.enter_async_context(serving(app, sockets, listener="unix"))
         url = None
         if not options.embedded:
-            url = await _open_tcp(stack, options, app, product.keys)
+            url = await _open_tcp(stack, options, app, product)
         said = ServerFile(os.getpid(), str(path), options.embedded, url)
         write_server_file(home, said)
         stack.callback(remove_server_file, home)
@@ -124,11 +125,11 @@ class _Stop:
         self.asked.set()
 
 
-async def _open_tcp(stack: AsyncExitStack, options: Options, app: ASGIApp, keys: Keys) -> str:
+async def _open_tcp(stack: AsyncExitStack, options: Options, app: ASGIApp, product: Product) -> str:
     """The URL. There is a key before anybody can ask."""
     made = tcp_socket(options.host, options.port)
     try:
-        await _first_key(keys, options.home)
+        await _first_key(product, options.home)
         await stack.enter_async_context(serving(app, [made], listener="tcp", tls=options.tls))
     except BaseException:
         made.close()
@@ -137,13 +138,24 @@ async def _open_tcp(stack: AsyncExitStack, options: Options, app: ASGIApp, keys:
     return f"{'https' if options.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-async def _first_key(keys: Keys, home: Path) -> None:
+async def _first_key(product: Product, home: Path) -> None:
     file = key_file(home)
-    if len(keys) and file.exists():
+    if len(product.keys) and file.exists():
         return
     # Also when the file was removed: a key cannot be had back from its digest, and without one nobody could ask.
-    _, key = await keys.make("first")
-    write_atomic(file, f"{key}\n".encode(), mode=0o600)
+    made, secret = await product.keys.make("first")
+    act = Act(
+        workspace=made.workspace,
+        key=None,
+        via="server",
+        peer=None,
+        method="POST",
+        route="/v1/keys",
+        target=f"/v1/keys/{made.id}",
+        status=201,
+    )
+    await product.audit.write(act)
+    write_atomic(file, f"{secret}\n".encode(), mode=0o600)
     _log.info("made an API key", file=str(file))
 
 

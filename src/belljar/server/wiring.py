@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+from belljar.control.audit import Audit
 from belljar.control.branches import Branches
 from belljar.control.index import Index
 from belljar.control.keys import Keys
@@ -16,6 +17,7 @@ from belljar.control.quotas import Quotas
 from belljar.control.reconcile import Reconciler
 from belljar.control.sandboxes import Sandboxes
 from belljar.control.snapshots import Snapshots
+from belljar.control.store.audit import AuditStore
 from belljar.control.store.database import Database
 from belljar.control.store.keys import KeyStore
 from belljar.control.store.lineage import LineageStore
@@ -43,6 +45,7 @@ async def wired(
     index = Index()
     async with (
         Database(instance.home / DATABASE) as database,
+        Audit(AuditStore(database), days=settings.audit_days) as audit,
         SandboxStore(database) as store,
         open_node(settings, instance) as node,
         Keys(KeyStore(database)) as keys,
@@ -61,7 +64,7 @@ async def wired(
     ):
         lineage = Lineage(LineageStore(database, store), sandboxes, origins)
         product = Product(
-            sandboxes, reconciler, Readers(), keys, workspaces, quotas, snapshots, branches, templates, lineage
+            sandboxes, reconciler, Readers(), keys, workspaces, quotas, snapshots, branches, templates, lineage, audit
         )
         yield product, lambda: len(index)
 

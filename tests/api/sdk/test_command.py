@@ -210,3 +210,51 @@ def test_workspaces_are_made_bounded_shown_and_removed(command: Command) -> None
     assert b"--yes" in command("workspace", "rm", "team", status=2).stderr
     command("workspace", "rm", "team", "--yes")
     assert b"team" not in command("workspace", "ls", "-q").stdout
+
+
+def test_the_audit_log_is_listed_exported_and_verified(command: Command, tmp_path: Path) -> None:
+    made = json.loads(command("key", "create", "seen", "--json").stdout)
+    (newest,) = json.loads(command("audit", "ls", "-n", "1", "--json").stdout)
+    assert (newest["method"], newest["target"], newest["via"]) == ("POST", f"/v1/keys/{made['id']}", "unix")
+    assert newest["peer"] == f"uid:{os.geteuid()}"
+    line = command("audit", "ls", "--since", "1h", "-n", "1").stdout.decode()
+    assert line.split("\t")[2:] == ["unix", newest["peer"], "POST", newest["target"], "201\n"]
+    head = f"{newest['seq']}:{newest['hash']}"
+    assert head in command("audit", "export", "a.jsonl").stderr.decode()
+    command("key", "revoke", made["id"], "--yes")
+    whole = command("audit", "export", "-").stdout
+    assert whole.startswith((tmp_path / "a.jsonl").read_bytes())
+    said = command("audit", "verify", "-", "--head", head, input=whole).stdout.decode()
+    assert said.startswith(f"entries 1 to {newest['seq'] + 1} hold; the newest is {newest['seq'] + 1}:")
+    part = command("audit", "export", "-", "--after", str(newest["seq"])).stdout
+    command("audit", "verify", "-", input=(tmp_path / "a.jsonl").read_bytes() + part)
+    assert b"not here" in command("audit", "verify", "-", input=part).stdout
+    changed = whole.replace(f'"target":"/v1/keys/{made["id"]}"'.encode(), b'"target":"/x"', 1)
+    assert (
+        f"entry {newest['seq']} was changed" in command("audit", "verify", "-", input=changed, status=1).stderr.decode()
+    )
+    lines = whole.splitlines(keepends=True)
+    assert b"missing" in command("audit", "verify", "-", "--head", head, input=b"".join(lines[:-2]), status=1).stderr
+    assert b"line 1 is no entry" in command("audit", "verify", "-", input=b"\0" * 100_000, status=1).stderr
+    assert b"there is no entry" in command("audit", "verify", "-").stdout
+
+
+def test_lines_about_the_audit_log_that_cannot_be_understood(command: Command, tmp_path: Path) -> None:
+    assert b"--head" in command("audit", "verify", "-", "--head", "5:abc", status=2).stderr
+    assert b"no file" in command("audit", "verify", "none.jsonl", status=2).stderr
+    assert b"no folder" in command("audit", "export", "no/a.jsonl", status=2).stderr
+    assert b"audit.jsonl" in command("audit", "export", ".", status=2).stderr
+    assert b"duration" in command("audit", "ls", "--since", "soon", status=2).stderr
+    (tmp_path / "a.jsonl").touch()
+    assert b"--yes" in command("audit", "export", "a.jsonl", status=2).stderr
+    command("audit", "export", "a.jsonl", "--yes")
+
+
+def test_a_reader_of_an_export_that_leaves_early_ends_it_quietly(command: Command) -> None:
+    command("key", "create", "x")
+    process = command.start("audit", "export", "-")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    assert process.communicate(timeout=30)[1] == b""
+    assert process.returncode == 128 + signal.SIGPIPE

@@ -41,6 +41,7 @@ def test_all_the_commands_that_are_promised_are_there() -> None:
     template, key = ("create", "ls", "show", "rm"), ("create", "ls", "revoke")
     workspace = ("create", "ls", "show", "set", "rm")
     groups = {"sandbox": sandbox, "snapshot": snapshot, "template": template, "key": key, "workspace": workspace}
+    groups["audit"] = ("ls", "export", "verify")
     grouped = {f"{group} {verb}" for group, verbs in groups.items() for verb in verbs}
     assert said == {"run", "serve", "down", "mcp", "setup", "doctor", *grouped}
 

@@ -103,6 +103,7 @@ class ScriptedServer:
         self.files: dict[str, bytes] = {}
         self.uploads: dict[str, bytearray] = {}
         self.trees: dict[str, bytes] = {}
+        self.audit: list[bytes] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
@@ -248,6 +249,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(200, SANDBOX | {"status": "terminated", "ended": ended})
             case "GET", ["sandboxes", "web" | "sb0000000000000000001"]:
                 self._json(200, SANDBOX)
+            case "GET", ["audit", "export"]:
+                self._start_body()
+                for line in self.server.script.audit[int(self.query["after"]) :]:
+                    self._chunk(line)
+                self._end_body()
             case "POST", ["sandboxes", _, "run"]:
                 self._run(json.loads(body))
             case _, ["sandboxes", _, "processes", *rest]:

@@ -8,6 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 __all__ = (
     "DEFAULT_WORKSPACE",
     "HEAD",
+    "AuditRow",
     "Base",
     "IdempotencyRow",
     "KeyRow",
@@ -17,7 +18,7 @@ __all__ = (
     "WorkspaceRow",
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest step of the schema: a store that is there needs no look at the steps (alembic takes 300 ms to import)."""
 DEFAULT_WORKSPACE = "default"
 
@@ -190,3 +191,26 @@ class TemplateRow(Base):
             postgresql_where=text("snapshot IS NOT NULL"),
         ),
     )
+
+
+class AuditRow(Base):
+    """An entry of the audit log, which outlives its workspace. Never changed (a trigger sees to it); the oldest are pruned."""
+
+    __tablename__ = "audit"
+
+    workspace: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[float]
+    key: Mapped[str | None]
+    via: Mapped[str]
+    peer: Mapped[str | None]
+    method: Mapped[str]
+    route: Mapped[str]
+    target: Mapped[str]
+    status: Mapped[int]
+    code: Mapped[str | None]
+    request_id: Mapped[str]
+    prev: Mapped[str]
+    hash: Mapped[str]
+
+    __table_args__ = (Index("audit_by_time", "workspace", "at"), {"sqlite_with_rowid": False})

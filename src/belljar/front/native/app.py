@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 import belljar
 from belljar.control.product import Product
 from belljar.front.native import (
+    audit,
     branches,
     code,
     files,
@@ -25,7 +26,9 @@ from belljar.front.native import (
 from belljar.front.native.errors import add_error_handlers, error_headers, error_json, status_of
 from belljar.front.native.gate import Gate
 from belljar.front.native.metrics import Metrics
+from belljar.front.native.route import template_at
 from belljar.front.native.schema import ErrorBody
+from belljar.front.native.witness import Witness
 from belljar.model.errors import Error
 
 __all__ = ("native_app", "native_routes")
@@ -37,7 +40,10 @@ def native_app(product: Product, shut_down: Callable[[], None], metrics: Metrics
     app.state.product = product
     app.state.shut_down = shut_down
     app.state.metrics = metrics
-    return Gate(app, product.keys, product.quotas, metrics, _refusal)
+    witness = Witness(
+        product.audit, product.sandboxes.id_of, lambda scope: template_at(app, scope["method"], scope["path"])
+    )
+    return Gate(app, product.keys, product.quotas, metrics, witness, _refusal)
 
 
 def native_routes() -> FastAPI:
@@ -64,6 +70,7 @@ def native_routes() -> FastAPI:
         files.router,
         keys.router,
         workspaces.router,
+        audit.router,
     ):
         # Not include_router, which analyses every route a second and a third time: 100 ms until the first answer.
         app.router.routes.extend(router.routes)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from belljar.base.log import get_logger
 from belljar.front.native.gate import request_id_of
 from belljar.front.native.route import methods_at
+from belljar.front.native.witness import note_error
 from belljar.model.errors import Error, Internal, InvalidArgument, NotFound, NotSupported, TooLarge
 
 __all__ = ("STATUSES", "add_error_handlers", "error_headers", "error_json", "status_of")
@@ -79,6 +80,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _response(error: Error, request: Request, status: int | None = None) -> Response:
+    note_error(request.scope, error.code)
     body = json.dumps({"error": error_json(error, request_id_of(request.scope))})
     return Response(body, status or status_of(error), media_type="application/json", headers=error_headers(error))
 

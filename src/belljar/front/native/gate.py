@@ -12,6 +12,7 @@ from belljar.base.log import get_logger
 from belljar.control.keys import LOCAL, Keys, Principal
 from belljar.control.quotas import Quotas
 from belljar.front.native.metrics import Metrics
+from belljar.front.native.witness import LOOKS, Witness, note_error
 from belljar.model.errors import DeadlineExceeded, Error, InvalidArgument, TooLarge
 from belljar.model.key import Scope as KeyScope
 
@@ -36,8 +37,7 @@ _DEFAULT_LIMIT = _MIB
 _UNBOUNDED = frozenset({("PUT", "tree"), ("POST", "import")})
 """Trees and snapshots, which nobody holds in memory."""
 _OPEN = frozenset({"/health"})
-_LOOKS = frozenset({"GET", "HEAD"})
-_ADMINISTRATION = re.compile(r"/v1/(keys|workspaces)(/|$)")
+_ADMINISTRATION = re.compile(r"/v1/(keys|workspaces|audit)(/|$)")
 _log = get_logger("front.native")
 
 Refusal = Callable[[Error, str], tuple[int, dict[str, str], bytes]]
@@ -45,14 +45,21 @@ Refusal = Callable[[Error, str], tuple[int, dict[str, str], bytes]]
 
 
 class Gate:
-    """Wraps the application. Bodies stay within the bound of their address; a sender that says nothing for 60 s is left."""
+    """Wraps the application. Bodies stay within the bound of their address; a sender that says nothing for 60 s is left.
 
-    def __init__(self, app: ASGIApp, keys: Keys, quotas: Quotas, metrics: Metrics, refusal: Refusal) -> None:
+    `witness` is told of every change that somebody who is known asks for, also of one that is refused here, unless they ask
+    faster than they may.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keys: Keys, quotas: Quotas, metrics: Metrics, witness: Witness, refusal: Refusal
+    ) -> None:
         self._app = app
         self._keys = keys
         self._quotas = quotas
         self._metrics = metrics
         self._refusal = refusal
+        self._witness = witness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,25 +70,45 @@ class Gate:
         request_id = given.decode() if _GOOD_ID.fullmatch(given) else secrets.token_hex(8)
         scope[_REQUEST_ID] = request_id
         started, began = False, time.monotonic()
+        given_up = False
+        watch = None
 
-        async def answer(message: Message) -> None:
-            nonlocal started
+        async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                started = True
                 self._metrics.answered(scope, message["status"], time.monotonic() - began)
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
+        async def answer(message: Message) -> None:
+            nonlocal started, given_up
+            if message["type"] == "http.response.start":
+                started = True
+                try:
+                    if watch is not None:
+                        await watch.begins(message)
+                except Error as error:
+                    given_up = True
+                    await self._refuse(error, request_id, send_marked)
+            if not given_up:
+                await send_marked(message)
+
         try:
-            scope[_PRINCIPAL] = self._who(scope, headers)
+            scope[_PRINCIPAL] = who = self._who(scope, headers)
+            if who is not None:
+                watch = self._witness.watch(scope, who, str(scope.get(LISTENER)), request_id)
+                who.require(_needed(scope))
             bounded = _Bounded(receive, _limit(scope), headers.get(b"content-length"))
             await self._app(scope, bounded, answer)
         except Error as error:
             if not started:
+                note_error(scope, error.code)
                 await self._refuse(error, request_id, answer)
         except Exception as error:  # noqa: BLE001 (the request's boundary; the application has answered and said so in the log)
             if not started:
                 _log.error("a request failed", path=scope["path"], request_id=request_id, exc_info=error)
+        finally:
+            if watch is not None:
+                watch.ends()
 
     def _who(self, scope: Scope, headers: dict[bytes, bytes]) -> Principal | None:
         if scope.get(LISTENER) == "unix":
@@ -90,7 +117,6 @@ class Gate:
             return None
         kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         who = self._keys.check(key.strip() if kind.lower() == "bearer" and key.strip() else None)
-        who.require(_needed(scope))
         self._quotas.admit_request(who)
         return who
 
@@ -133,10 +159,10 @@ class _Bounded:
 
 
 def _needed(scope: Scope) -> KeyScope:
-    """What a key must be allowed to: its method tells, except where keys are made."""
+    """What a key must be allowed to: its method tells, except where keys are made and the audit log is read."""
     if _ADMINISTRATION.match(scope["path"]):
         return KeyScope.ADMIN
-    return KeyScope.READ if scope["method"] in _LOOKS else KeyScope.RUN
+    return KeyScope.READ if scope["method"] in LOOKS else KeyScope.RUN
 
 
 def _limit(scope: Scope) -> int | None:

@@ -28,7 +28,7 @@ async def make(body: schema.MakeKey, product: ProductOf, who: Who) -> Response:
     key, secret = await product.keys.make(
         body.name, workspace=workspace, scope=body.scope_of(), ttl=body.ttl, quota=body.quota.quota()
     )
-    return reply(key_json(key) | {"secret": secret}, 201)
+    return reply(key_json(key) | {"secret": secret}, 201, made=f"/v1/keys/{key.id}")
 
 
 @router.get("/keys", response_model=schema.KeyPage, summary="List keys")

@@ -25,8 +25,10 @@ __all__ = (
 )
 
 
-def reply(value: Any, status: int = 200) -> Response:
-    return Response(json.dumps(value, separators=(",", ":")), status, media_type="application/json")
+def reply(value: Any, status: int = 200, *, made: str | None = None) -> Response:
+    """`made`: the address of what was made, for `Location`; the audit log names it."""
+    headers = None if made is None else {"location": made}
+    return Response(json.dumps(value, separators=(",", ":")), status, headers, media_type="application/json")
 
 
 def sandbox_json(sandbox: Sandbox) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 
 from belljar.control.keys import Principal
 from belljar.control.product import Product
@@ -27,6 +27,8 @@ __all__ = (
     "Who",
     "binary",
     "labels_of",
+    "methods_at",
+    "template_at",
 )
 
 _QUERIES: dict[int, frozenset[str]] = {}
@@ -84,10 +86,21 @@ def _queries(dependant: Dependant) -> Iterator[str]:
 
 
 def methods_at(app: FastAPI, path: str) -> set[str]:
-    """Of all routes of the address; the framework names only those of the first. One with this very path is meant alone."""
+    """Of all routes of the address; the framework names only those of the first."""
+    return {method for route in _routes_at(app, path) for method in route.methods or ()}
+
+
+def template_at(app: FastAPI, method: str, path: str) -> str | None:
+    """Of the route that answers there, or of one that does for another method; None: there is no such address."""
+    found = _routes_at(app, path)
+    fitting = [route for route in found if method in (route.methods or ())]
+    return next((route.path for route in fitting or found), None)
+
+
+def _routes_at(app: FastAPI, path: str) -> list[RouteContext]:
+    """One with this very path is meant alone."""
     fitting = [route for route in iter_route_contexts(app.routes) if route.path_regex.match(path)]
-    literal = [route for route in fitting if route.path == path]
-    return {method for route in literal or fitting for method in route.methods or ()}
+    return [route for route in fitting if route.path == path] or fitting
 
 
 def labels_of(pairs: Sequence[str]) -> dict[str, str]:

@@ -31,7 +31,8 @@ async def create(
     """Answers when it runs. With an Idempotency-Key the same request, sent again within 24 hours, gives the same sandbox."""
     wanted = body.wanted()
     repeat = Repeat(idempotency_key, body.digest()) if idempotency_key is not None else None
-    return reply(sandbox_json(await product.sandboxes.create(who.workspace, wanted, repeat, key=who.key)), 201)
+    made = await product.sandboxes.create(who.workspace, wanted, repeat, key=who.key)
+    return reply(sandbox_json(made), 201, made=f"/v1/sandboxes/{made.id}")
 
 
 @router.get("/sandboxes", response_model=schema.SandboxPage, summary="List sandboxes")

@@ -48,9 +48,9 @@ class QuotaOut(Out):
 
 
 class MakeKey(In):
-    """`scope`: `read` looks; `run` also makes, changes and ends; `admin` also makes and revokes keys. `ttl`: seconds or text such
-    as ``30d`` until it expires; null: never. `quota`: bounds for what is made with this key alone. `workspace`: another one than
-    one's own, for operators.
+    """`scope`: `read` looks; `run` also makes, changes and ends; `admin` also makes and revokes keys and reads the audit log.
+    `ttl`: seconds or text such as ``30d`` until it expires; null: never. `quota`: bounds for what is made with this key alone.
+    `workspace`: another one than one's own, for operators.
     """
 
     name: Annotated[Text, Field(examples=["ci"])]

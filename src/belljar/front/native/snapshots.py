@@ -32,7 +32,7 @@ _Name = Annotated[str | None, Query(max_length=64)]
 async def create(ref: Ref, body: schema_snapshots.CreateSnapshot, product: ProductOf, who: Who) -> Response:
     """Answers when it is durable; the sandbox goes on."""
     made = await product.snapshots.create(who.workspace, ref, body.spec(), id=body.id)
-    return reply(snapshot_json(made), 201)
+    return reply(snapshot_json(made), 201, made=f"/v1/snapshots/{made.id}")
 
 
 @router.get("/snapshots", response_model=schema_snapshots.SnapshotPage, summary="List snapshots")
@@ -71,7 +71,7 @@ async def import_(
     """The bytes of an export, of any size. What is torn or foreign is refused, and nothing of it is kept."""
     labels = labels_of(label)
     made = await product.snapshots.import_(who.workspace, _body(request), id=id, name=name, labels=labels, ttl=ttl)
-    return reply(snapshot_json(made), 201)
+    return reply(snapshot_json(made), 201, made=f"/v1/snapshots/{made.id}")
 
 
 @router.get("/snapshots/{ref}", response_model=schema_snapshots.SnapshotOut, summary="Show a snapshot")

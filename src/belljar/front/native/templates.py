@@ -20,7 +20,7 @@ TemplateName = Annotated[str, Path(max_length=64)]
 async def create(body: schema_snapshots.CreateTemplate, product: ProductOf, who: Who) -> Response:
     """Answers when sandboxes can start from it; goes on when the client leaves. A GET of its name says how far it is."""
     made = await product.templates.create(who.workspace, body.spec(), overwrite=body.replace, key=who.key)
-    return reply(template_json(made), 201)
+    return reply(template_json(made), 201, made=f"/v1/templates/{made.spec.name}")
 
 
 @router.get("", response_model=schema_snapshots.TemplateList, summary="List templates")

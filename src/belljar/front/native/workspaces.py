@@ -22,7 +22,8 @@ _Id = Annotated[str, Path(description="The name of a workspace.", max_length=64)
 async def make(body: schema.MakeWorkspace, product: ProductOf, who: Who) -> Response:
     """For operators. A name that was used once is never given again."""
     product.workspaces.check_operator(who)
-    return reply(workspace_json(product, await product.workspaces.make(body.id, body.quota.quota())), 201)
+    made = await product.workspaces.make(body.id, body.quota.quota())
+    return reply(workspace_json(product, made), 201, made=f"/v1/workspaces/{made.id}")
 
 
 @router.get("/workspaces", response_model=schema.Workspaces, summary="List workspaces")

@@ -1,5 +1,6 @@
 """The SDK for asyncio, written by hand; scripts/make_sync.py makes the sync twin of it."""
 
+from belljar.sdk._async.audit import AsyncAuditLog
 from belljar.sdk._async.context import AsyncContext
 from belljar.sdk._async.key import AsyncKey
 from belljar.sdk._async.path import AsyncSandboxPath
@@ -10,6 +11,7 @@ from belljar.sdk._async.template import AsyncTemplate
 from belljar.sdk._async.workspace import AsyncWorkspace
 
 __all__ = (
+    "AsyncAuditLog",
     "AsyncContext",
     "AsyncKey",
     "AsyncProcess",

@@ -39,9 +39,9 @@ class AsyncKey:
         quota: Quota | None = None,
         workspace: str | None = None,
     ) -> Self:
-        """`scope`: ``"read"`` looks, ``"run"`` also makes, changes and ends, ``"admin"`` also makes and revokes keys. `ttl`: for
-        how long it is valid; None: it never expires. `quota`: bounds for what is made with this key alone. `workspace`: another
-        one than one's own, for operators.
+        """`scope`: ``"read"`` looks, ``"run"`` also makes, changes and ends, ``"admin"`` also makes and revokes keys and
+        reads the audit log. `ttl`: for how long it is valid; None: it never expires. `quota`: bounds for what is made with this
+        key alone. `workspace`: another one than one's own, for operators.
 
         Raises InvalidArgument, PermissionDenied, LimitExceeded, NotFound (the workspace).
         """
