@@ -158,11 +158,12 @@ async def test_a_head_without_an_end_is_cut(front: Front):
 async def test_a_connection_that_never_asks_is_closed(front: Front, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("belljar.server.http.HEAD_SECONDS", 0.2)
     assert await talk(front) == b""
-    assert await talk(front, b"GET /health HT") == b""
+    assert (await talk(front, b"GET /health HT")).startswith(b"HTTP/1.1 408 ")
     asked = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
     said = await talk(front, asked, b"GET /hea", pause=0.05)
     assert said.startswith(b"HTTP/1.1 200 ")
-    assert said.count(b"HTTP/1.1") == 1
+    assert said.count(b"HTTP/1.1") == 2
+    assert b"HTTP/1.1 408 " in said
 
 
 async def test_a_long_answer_is_not_cut_by_the_deadline_of_its_head(front: Front, monkeypatch: pytest.MonkeyPatch):

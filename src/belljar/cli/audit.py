@@ -33,12 +33,17 @@ def _list(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """List changes, the newest first: who asked for what, from where, and what came of it."""
     at = None if since is None else time.time() - parse_duration(parse.duration(since))
     entries = list(belljar.AuditLog.list(since=at, limit=limit))
     if as_json:
         print_json([entry_json(entry) for entry in entries])
+        return
+    if quiet:
+        for entry in entries:
+            print_data(str(entry.seq))
         return
     rows = [
         (

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import belljar
 from belljar.cli import audit, doctor, key, mcp, run, sandbox, server, setup, snapshot, template, workspace
+from belljar.cli.completion import complete_for, names_a_shell
 from belljar.cli.console import UsageProblem, print_data, say
 from belljar.cli.interrupts import Interrupted
 from belljar.cli.suggest import did_you_mean
@@ -23,9 +24,15 @@ __all__ = ("app", "main")
 class _Group(TyperGroup):
     """Names the whole corrected command when a command is unknown."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.parent is None and names_a_shell(args):
+            complete_for(args, ctx)
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
-        if not word.startswith("-") and self.get_command(ctx, word) is None:
+        known = ctx.resilient_parsing or word.startswith("-") or self.get_command(ctx, word) is not None
+        if not known:
             raise UsageProblem(f"there is no command {word!r}", did_you_mean(word, self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 

@@ -15,8 +15,9 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str | None:
     """``belljar sandbox show web-1`` for each close match of the word `wrong` in this command line, or None."""
     matches = difflib.get_close_matches(wrong, sorted(set(known)), n=_MOST, cutoff=_CUT_OFF)
     words = sys.argv[1:]
-    if not matches or wrong not in words:
+    at = next((at for at, word in enumerate(words) if word == wrong or word.startswith(f"{wrong}=")), None)
+    if not matches or at is None:
         return None
-    at = words.index(wrong)
-    lines = [shlex.join(["belljar", *words[:at], match, *words[at + 1 :]]) for match in matches]
+    rest = words[at].removeprefix(wrong)  # of ``--option=value``
+    lines = [shlex.join(["belljar", *words[:at], match + rest, *words[at + 1 :]]) for match in matches]
     return "did you mean\n    " + "\n    ".join(lines)

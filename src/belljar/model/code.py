@@ -65,7 +65,7 @@ class ContextSpec:
     def __post_init__(self) -> None:
         check_name("a context's id", self.id)
         check_name("a language", self.language)
-        check_env(self.env)
+        check_env(self.env, raw=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class CodeSpec:
         check_name("an execution's key", self.key)
         if len(self.code.encode(errors="surrogatepass")) > MAX_CODE:
             raise InvalidArgument(f"code has at most {MAX_CODE >> 20} MiB", hint="put data into a file of the sandbox")
-        check_env(self.env)
+        check_env(self.env, raw=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class ProcessSpec:
             )
         if not self.key or len(self.key) > 64 or not self.key.isascii() or not self.key.isprintable():
             raise InvalidArgument("a process key has 1 to 64 printable ASCII characters")
-        check_env(self.env)
+        check_env(self.env, raw=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,8 +142,11 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_env(env: Mapping[str, str]) -> None:
-    """Raises InvalidArgument unless names are legal, values hold no NUL, and all of it is within bounds."""
+def check_env(env: Mapping[str, str], *, raw: bool = False) -> None:
+    """Raises InvalidArgument unless names are legal, values are text without NUL, and all of it is within bounds.
+
+    `raw`: values may also hold bytes that are no UTF-8, as Python writes them (U+DC80 to U+DCFF). What is kept may not.
+    """
     if len(env) > MAX_ENV or sum(len(key) + len(value) for key, value in env.items()) > MAX_ENV_BYTES:
         raise InvalidArgument(f"env has at most {MAX_ENV} variables and {MAX_ENV_BYTES >> 10} KiB")
     for key, value in env.items():
@@ -151,6 +154,10 @@ def check_env(env: Mapping[str, str]) -> None:
             raise InvalidArgument(f"not the name of a variable: {key[:80]!r}")
         if "\0" in value:
             raise InvalidArgument(f"the value of {key} contains a NUL")
+        try:
+            value.encode(errors="surrogateescape" if raw else "strict")
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"the value of {key} is no text: it has no form in UTF-8") from None
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import grp
 import ipaddress
 import os
+import resource
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -18,12 +19,16 @@ from belljar.front.native.gate import LISTENER
 from belljar.model.errors import Conflict, InvalidArgument, PermissionDenied
 from belljar.server.http import Http, HttpServer
 
-__all__ = ("GROUP", "Tls", "check_address", "serving", "tcp_socket", "unix_socket")
+__all__ = ("GROUP", "MAX_CONNECTIONS", "Tls", "check_address", "serving", "tcp_socket", "unix_socket")
 
+MAX_CONNECTIONS = 4096
+"""Of a listener for which nobody has set another number."""
 GROUP = "belljar"
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 1
+_SHARE_OF_FILES = 4
+"""One in so many of the files that this process may open is a connection of one listener, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +108,17 @@ def unix_socket(path: Path, *, group: bool = False) -> Generator[socket.socket]:
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: ASGIApp, sockets: list[socket.socket], *, listener: str, tls: Tls | None = None
+    app: ASGIApp,
+    sockets: list[socket.socket],
+    *,
+    listener: str,
+    tls: Tls | None = None,
+    connections: int = MAX_CONNECTIONS,
 ) -> AsyncGenerator[Callable[[], int]]:
     """Answers on the sockets until the end of the context, then cuts what still runs after a second.
 
-    Gives a function that counts the open connections. `listener` is what the gate is told.
+    Gives a function that counts the open connections. `listener` is what the gate is told. Of more than so many `connections` the
+    one that has been idle longest is closed; whoever asks while all are busy is told to try again.
     """
     config = uvicorn.Config(
         _Marked(app, listener),
@@ -133,7 +144,8 @@ async def serving(
         raise InvalidArgument(f"the certificate or its key cannot be used: {error}") from error
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-    server = HttpServer(config)
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    server = HttpServer(config, most=max(1, min(connections, files // _SHARE_OF_FILES)))
     task = asyncio.create_task(server.serve(sockets=sockets), name=f"http {listener}")
     try:
         while not (server.started or task.done()):  # noqa: ASYNC110 (it has no event for this)

@@ -78,10 +78,12 @@ async def _serve(
         sockets = [stack.enter_context(unix_socket(path))]
         if not options.embedded and os.geteuid() == 0 and home == _DEFAULT_HOME:
             sockets.append(stack.enter_context(unix_socket(SHARED_SOCKET, group=True)))
-        connections = await stack.enter_async_context(serving(app, sockets, listener="unix"))
+        connections = await stack.enter_async_context(
+            serving(app, sockets, listener="unix", connections=settings.max_connections)
+        )
         url = None
         if not options.embedded:
-            url = await _open_tcp(stack, options, app, product)
+            url = await _open_tcp(stack, options, app, product, settings.max_connections)
         said = ServerFile(os.getpid(), str(path), options.embedded, url)
         write_server_file(home, said)
         stack.callback(remove_server_file, home)
@@ -125,12 +127,12 @@ class _Stop:
         self.asked.set()
 
 
-async def _open_tcp(stack: AsyncExitStack, options: Options, app: ASGIApp, product: Product) -> str:
+async def _open_tcp(stack: AsyncExitStack, options: Options, app: ASGIApp, product: Product, connections: int) -> str:
     """The URL. There is a key before anybody can ask."""
     made = tcp_socket(options.host, options.port)
     try:
         await _first_key(product, options.home)
-        await stack.enter_async_context(serving(app, [made], listener="tcp", tls=options.tls))
+        await stack.enter_async_context(serving(app, [made], listener="tcp", tls=options.tls, connections=connections))
     except BaseException:
         made.close()
         raise

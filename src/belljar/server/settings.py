@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """Of each workspace."""
     audit_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     """So long an entry of the audit log is kept; 0: forever."""
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    """Of each listener."""
     pool: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Sandboxes that wait to be claimed; none given: as many as the memory suggests, and 0 switches it off."""
     store_url: str | None = None

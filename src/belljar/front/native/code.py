@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from belljar.front.native import schema, schema_code
+from belljar.front.native.bodies import MostlyText
 from belljar.front.native.errors import error_json
 from belljar.front.native.gate import request_id_of
 from belljar.front.native.render import context_json, reply
@@ -18,7 +19,7 @@ from belljar.model.errors import Error
 
 __all__ = ("router",)
 
-router = APIRouter(prefix="/v1", tags=["code"], dependencies=CHECKED)
+router = APIRouter(prefix="/v1", tags=["code"], dependencies=CHECKED, route_class=MostlyText)
 _NDJSON = "application/x-ndjson"
 _EVENTS = binary(_NDJSON, "A JSON object a line, the last one of kind `done` or `{error}`; blank lines keep it warm")
 ContextId = Annotated[str, Path(max_length=64)]

@@ -1,6 +1,7 @@
 """What every request passes: its id, the check who asks, and the bounds of its body. Plain ASGI: 20 µs, streams stay streams."""
 
 import asyncio
+import os
 import re
 import secrets
 import time
@@ -13,7 +14,7 @@ from belljar.control.keys import LOCAL, Keys, Principal
 from belljar.control.quotas import Quotas
 from belljar.front.native.metrics import Metrics
 from belljar.front.native.witness import LOOKS, Witness, note_error
-from belljar.model.errors import DeadlineExceeded, Error, InvalidArgument, TooLarge
+from belljar.model.errors import DeadlineExceeded, Error, InvalidArgument, NoCapacity, TooLarge
 from belljar.model.key import Scope as KeyScope
 
 __all__ = ("LISTENER", "Gate", "Refusal", "principal_of", "request_id_of")
@@ -23,7 +24,9 @@ LISTENER = "belljar.listener"
 _PRINCIPAL = "belljar.principal"
 _REQUEST_ID = "belljar.request_id"
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_SILENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 60.0
+_SLOWEST = 1024
+"""Bytes of a body that buy one more second of patience."""
 _MIB = 1 << 20
 _LIMITS = {
     "run": 4 * _MIB,
@@ -36,6 +39,9 @@ _LIMITS = {
 _DEFAULT_LIMIT = _MIB
 _UNBOUNDED = frozenset({("PUT", "tree"), ("POST", "import")})
 """Trees and snapshots, which nobody holds in memory."""
+_STREAMED = _UNBOUNDED | {("PUT", "content")}
+_MOST_HELD = max(512 * _MIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
+"""Of the bodies of all requests at once, those that are streamed aside."""
 _OPEN = frozenset({"/health"})
 _ADMINISTRATION = re.compile(r"/v1/(keys|workspaces|audit)(/|$)")
 _log = get_logger("front.native")
@@ -45,7 +51,7 @@ Refusal = Callable[[Error, str], tuple[int, dict[str, str], bytes]]
 
 
 class Gate:
-    """Wraps the application. Bodies stay within the bound of their address; a sender that says nothing for 60 s is left.
+    """Wraps the application. Bodies stay within the bound of their address; one that comes too slowly is left.
 
     `witness` is told of every change that somebody who is known asks for, also of one that is refused here, unless they ask
     faster than they may.
@@ -60,6 +66,7 @@ class Gate:
         self._metrics = metrics
         self._refusal = refusal
         self._witness = witness
+        self._held = _Held()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,6 +79,7 @@ class Gate:
         started, began = False, time.monotonic()
         given_up = False
         watch = None
+        bounded: _Bounded | None = None
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -97,7 +105,7 @@ class Gate:
             if who is not None:
                 watch = self._witness.watch(scope, who, str(scope.get(LISTENER)), request_id)
                 who.require(_needed(scope))
-            bounded = _Bounded(receive, _limit(scope), headers.get(b"content-length"))
+            bounded = _Bounded(receive, _limit(scope), headers.get(b"content-length"), self._held_by(scope))
             await self._app(scope, bounded, answer)
         except Error as error:
             if not started:
@@ -109,6 +117,11 @@ class Gate:
         finally:
             if watch is not None:
                 watch.ends()
+            if bounded is not None:
+                bounded.done()
+
+    def _held_by(self, scope: Scope) -> "_Held | None":
+        return None if (scope["method"], scope["path"].rpartition("/")[2]) in _STREAMED else self._held
 
     def _who(self, scope: Scope, headers: dict[bytes, bytes]) -> Principal | None:
         if scope.get(LISTENER) == "unix":
@@ -128,14 +141,22 @@ class Gate:
         await send({"type": "http.response.body", "body": body})
 
 
-class _Bounded:
-    """`receive` that counts."""
+class _Held:
+    """Bytes of bodies in memory."""
 
-    def __init__(self, receive: Receive, limit: int | None, declared: bytes | None) -> None:
+    size = 0
+
+
+class _Bounded:
+    """`receive` that counts bytes, and the time that was spent on waiting for them."""
+
+    def __init__(self, receive: Receive, limit: int | None, declared: bytes | None, held: _Held | None) -> None:
         self._receive = receive
         self._limit = limit
         self._seen = 0
         self._more = True
+        self._patience = _PATIENCE_SECONDS
+        self._held = held
         if declared is not None and declared.isdigit():
             self._check(int(declared[:20]))
 
@@ -143,15 +164,31 @@ class _Bounded:
         if not self._more:
             return await self._receive()
         try:
-            async with asyncio.timeout(_SILENCE_SECONDS):
+            async with asyncio.timeout(self._patience) as limit:
                 message = await self._receive()
         except TimeoutError:
-            raise DeadlineExceeded(f"the body stopped for {_SILENCE_SECONDS:.0f} s") from None
+            raise DeadlineExceeded("the body stopped, or comes at less than 1 KiB a second") from None
         if message["type"] == "http.request":
-            self._seen += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            self._seen += size
             self._more = message.get("more_body", False)
+            self._hold(size)
             self._check(self._seen)
+            left = (limit.when() or 0.0) - asyncio.get_running_loop().time()
+            self._patience = min(_PATIENCE_SECONDS, left + size / _SLOWEST)
         return message
+
+    def _hold(self, size: int) -> None:
+        if self._held is None:
+            return
+        self._held.size += size
+        if self._held.size > _MOST_HELD:
+            raise NoCapacity("the server has as many bodies in memory as it may", hint="try again", retry_after=1.0)
+
+    def done(self) -> None:
+        """The request is answered, and its body forgotten."""
+        if self._held is not None:
+            self._held.size -= self._seen
 
     def _check(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
