@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from belljar.base.clock import SystemClock
 from belljar.base.ids import new_id
 from belljar.base.tasks import wait_until
-from belljar.model.errors import EngineFailed, Error, ImageNotFound, NoCapacity, NotFound, SandboxGone
+from belljar.model.errors import DiskFull, EngineFailed, Error, ImageNotFound, NoCapacity, NotFound, SandboxGone
 from belljar.model.process import Exit, Output, ProcessInfo, ProcessSpec, Stream
 from belljar.model.sandbox import Limits, Sandbox, SandboxSpec, Status
 from belljar.node.engine.api import InstanceSpec
@@ -18,6 +19,7 @@ from belljar.node.engine.fake.driver import FakeEngine
 from belljar.node.engine.fake.plan import FakePlan
 from belljar.node.instance import Instance
 from belljar.node.machine import Machine, Reserve
+from belljar.node.record import Records
 from belljar.node.service import NodeService
 from belljar.node.snapshot.filesystem import Filesystems
 from belljar.node.snapshot.store import SnapshotStore
@@ -241,6 +243,26 @@ async def test_a_successor_frees_what_was_half_made_and_what_died(bench: Bench) 
     async with bench.node() as node:
         (sandbox,) = await node.sandboxes()
         assert sandbox.status is Status.FAILED
+    assert await bench.residue() == []
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, DiskFull), (errno.EIO, EngineFailed)])
+async def test_one_that_cannot_be_written_down_is_refused_and_has_never_been(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Error]
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "no")
+
+    id = new_id("sb")
+    async with bench.node() as node:
+        with monkeypatch.context() as patch:
+            patch.setattr(Records, "write", fail)
+            async with asyncio.timeout(10):
+                with pytest.raises(error):
+                    await node.create(id, SandboxSpec())
+        assert await node.sandboxes() == []
+        assert (await node.create(id, SandboxSpec())).status is Status.RUNNING
+        await node.terminate(id)
     assert await bench.residue() == []
 
 
