@@ -22,7 +22,7 @@ SOON = 0.3
 @pytest.fixture
 def door(front: Front, monkeypatch: pytest.MonkeyPatch) -> Door:
     monkeypatch.setattr("belljar.server.http.HEAD_SECONDS", SOON)
-    monkeypatch.setattr("belljar.front.native.gate._PATIENCE_SECONDS", SOON)
+    monkeypatch.setattr("belljar.front.native.bodies._PATIENCE_SECONDS", SOON)
     return Door(front.socket)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from belljar.base.units import format_size, parse_duration, parse_size
+from belljar.base.units import parse_duration, parse_size
 from belljar.cli.console import UsageProblem
 from belljar.sdk.kept import Quota
 
@@ -20,7 +20,6 @@ __all__ = (
     "remote_of",
     "shell_line",
     "size",
-    "size_words",
 )
 
 
@@ -34,10 +33,6 @@ def size(text: str | None) -> int | str | None:
     except ValueError as error:
         raise UsageProblem(str(error)) from None
     return said
-
-
-def size_words(size: int) -> str:
-    return format_size(size)
 
 
 def quota(**words: str | None) -> Quota:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import belljar
+from belljar.base.units import format_size
 from belljar.cli import options, parse
 from belljar.cli.console import UsageProblem, ago, confirm, print_data, print_json, say, table
 from belljar.cli.suggest import did_you_mean
@@ -128,4 +129,4 @@ def _of(info: "belljar.WorkspaceInfo", name: str) -> str:
 def _bound(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    return parse.size_words(int(value)) if name in _SIZES else f"{value:g}"
+    return format_size(int(value)) if name in _SIZES else f"{value:g}"

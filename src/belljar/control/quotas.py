@@ -1,6 +1,7 @@
 """What a workspace and a key may have at once, and how fast: asked before anything is made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from belljar.base.clock import Clock
 from belljar.base.units import format_size
@@ -15,6 +16,19 @@ from belljar.model.workspace import Quota, Use
 __all__ = ("Quotas",)
 
 _HELD = ("sandboxes", "cpus", "memory", "disk")
+_NO_BOUNDS = Quota()
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Whose bounds: a workspace's, or a key's."""
+
+    id: str
+    is_key: bool
+    quota: Quota
+
+    def __str__(self) -> str:
+        return f"the key {self.id}" if self.is_key else f"the workspace {self.id}"
 
 
 class Quotas:
@@ -28,21 +42,15 @@ class Quotas:
 
     def admit(self, workspace: str, key: str | None, specs: Sequence[SandboxSpec]) -> None:
         """Raises LimitExceeded (which bound, how much is in use, and for a rate when to try again); then nothing is counted."""
-        bounds = [bound for bound in self._bounds(workspace, key) if bound[2] != Quota()]
-        for owner, is_key, quota in bounds:
-            _check_held(_words(owner, is_key), quota, self.use(workspace, owner if is_key else None), Use.of(specs))
-        rates = [((owner, is_key, "creates"), quota.creates) for owner, is_key, quota in bounds]
-        self._take([(name, rate) for name, rate in rates if rate is not None], "sandboxes a second", len(specs))
+        owners = [owner for owner in self._owners(workspace, key) if owner.quota != _NO_BOUNDS]
+        for owner in owners:
+            _check_held(owner, self.use(workspace, owner.id if owner.is_key else None), Use.of(specs))
+        self._take(owners, "creates", len(specs))
 
     def admit_request(self, who: Principal) -> None:
         """Raises LimitExceeded. Who comes through the unix socket is not counted: an operator must not be shut out."""
-        if who.local:
-            return
-        rates = [
-            ((owner, is_key, "requests"), quota.requests)
-            for owner, is_key, quota in self._bounds(who.workspace, who.key)
-        ]
-        self._take([(name, rate) for name, rate in rates if rate is not None], "requests a second", 1)
+        if not who.local:
+            self._take(self._owners(who.workspace, who.key), "requests", 1)
 
     def use(self, workspace: str, key: str | None = None) -> Use:
         """What the live sandboxes of a workspace hold, or of one key of it."""
@@ -59,27 +67,24 @@ class Quotas:
             specs.setdefault(entry.workspace, []).append(entry.sandbox.spec)
         return {workspace: Use.of(found) for workspace, found in specs.items()}
 
-    def _bounds(self, workspace: str, key: str | None) -> Iterator[tuple[str, bool, Quota]]:
-        yield workspace, False, self._workspaces.quota(workspace)
+    def _owners(self, workspace: str, key: str | None) -> list[_Owner]:
+        owners = [_Owner(workspace, False, self._workspaces.quota(workspace))]
         if key is not None:
-            yield key, True, self._keys.quota(key)
+            owners.append(_Owner(key, True, self._keys.quota(key)))
+        return owners
 
-    def _take(self, rates: Sequence[tuple[tuple[str, bool, str], float]], what: str, count: int) -> None:
-        for (owner, is_key, _), rate in rates:
-            name = (owner, is_key, what)
-            if (wait := self._rates.wait(name, rate)) > 0:
-                raise LimitExceeded(f"{_words(owner, is_key)} may have {rate:g} {what}", retry_after=wait)
-        for (owner, is_key, _), rate in rates:
-            self._rates.take((owner, is_key, what), rate, count)
-
-
-def _words(owner: str, is_key: bool) -> str:
-    return f"the key {owner}" if is_key else f"the workspace {owner}"
+    def _take(self, owners: Sequence[_Owner], what: str, count: int) -> None:
+        rates = [(owner, rate) for owner in owners if (rate := getattr(owner.quota, what)) is not None]
+        for owner, rate in rates:
+            if (wait := self._rates.wait((what, owner.id), rate)) > 0:
+                raise LimitExceeded(f"{owner} may have {rate:g} {what} a second", retry_after=wait)
+        for owner, rate in rates:
+            self._rates.take((what, owner.id), rate, count)
 
 
-def _check_held(owner: str, quota: Quota, now: Use, more: Use) -> None:
+def _check_held(owner: _Owner, now: Use, more: Use) -> None:
     for name in _HELD:
-        bound, held, wanted = getattr(quota, name), getattr(now, name), getattr(more, name)
+        bound, held, wanted = getattr(owner.quota, name), getattr(now, name), getattr(more, name)
         if bound is not None and held + wanted > bound:
             show = format_size if name in ("memory", "disk") else "{:g}".format
             raise LimitExceeded(

@@ -8,6 +8,7 @@ from belljar.base.clock import Clock, SystemClock
 from belljar.control.keys import DEFAULT_WORKSPACE, Keys, Principal
 from belljar.control.store.workspaces import WorkspaceStore
 from belljar.model.errors import AlreadyExists, Conflict, LimitExceeded, NotFound, PermissionDenied
+from belljar.model.key import Key, Scope
 from belljar.model.workspace import Quota, Workspace, check_workspace_id
 
 __all__ = ("MAX_WORKSPACES", "Workspaces")
@@ -71,6 +72,18 @@ class Workspaces:
             await self._store.set_quota(id, quota)
             self._live[id] = replace(known, quota=quota)
             return self._live[id]
+
+    async def make_key(
+        self, id: str, name: str, *, scope: Scope, ttl: float | None = None, quota: Quota | None = None
+    ) -> tuple[Key, str]:
+        """One that opens this workspace, and its secret. Not while that is being deleted: it would outlive its workspace.
+
+        Raises NotFound, and as Keys.make.
+        """
+        async with self._changing:
+            if id not in self._live:
+                raise NotFound(f"there is no workspace {id[:64]}")
+            return await self._keys.make(name, workspace=id, scope=scope, ttl=ttl, quota=quota)
 
     async def delete(self, id: str) -> Workspace:
         """With its keys. Raises NotFound, Conflict (something is in it, or it is the first one)."""

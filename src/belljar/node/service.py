@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +9,7 @@ from typing import Any, Self
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
 from belljar.model import lifecycle
-from belljar.model.errors import AlreadyExists, Conflict, DeadlineExceeded, DiskFull, EngineFailed, Error, NotFound
+from belljar.model.errors import AlreadyExists, Conflict, DeadlineExceeded, Error, NotFound
 from belljar.model.sandbox import Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
 from belljar.node.adopt import adopt
@@ -24,6 +23,7 @@ from belljar.node.provision import Provisioner
 from belljar.node.record import Record, Records, gone, sandbox_of
 from belljar.node.snapshot import directory
 from belljar.node.snapshots import Snapshots
+from belljar.node.storage.durable import storage_errors
 from belljar.node.supervisor import Supervisor
 from belljar.node.templates import Templates
 
@@ -201,15 +201,14 @@ class NodeService:
         return [supervisor.record for supervisor in self._live.values()]
 
     def _begin(self, id: str, spec: SandboxSpec, origin: Origin | None = None, forked: str | None = None) -> Supervisor:
-        """Raises DiskFull, EngineFailed when it cannot be written down; then it has never been."""
+        """Raises DiskFull, Internal when it cannot be written down; then it has never been."""
         record, todo = Supervisor.begin(id, spec, self._machine.clock.now(), forked)
         try:
-            self._records.write(record)
-        except OSError as error:
+            with storage_errors(f"writing {id} down"):
+                self._records.write(record)
+        except Error:
             self._records.forget(id)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(f"the disk of the server is full: {self._machine.instance.home}") from error
-            raise EngineFailed(f"the sandbox cannot be written down: {error}") from error
+            raise
         supervisor = self._supervise(record, origin)
         self._tasks.start(self._keep(supervisor, supervisor.run(todo)), name=f"sandbox {id}")
         return supervisor

@@ -24,7 +24,6 @@ from belljar.node.record import Record, Records, gone, sandbox_of
 
 __all__ = ("Supervisor",)
 
-_RECORD = Instruction.RECORD
 _log = get_logger("node.supervisor")
 _LONGEST_NAP = 3600.0
 _RELEASE_AGAIN = 5.0
@@ -68,9 +67,10 @@ class Supervisor:
     def begin(
         id: str, spec: SandboxSpec, at: float, forked: str | None = None
     ) -> tuple[Record, tuple[Instruction, ...]]:
-        """The record, which the caller writes down, and what is to be done then."""
-        life, todo = lifecycle.begin(at, spec.lifetime)
-        return Record(id, spec, life, boot_id(), forked=forked), tuple(each for each in todo if each is not _RECORD)
+        """The record, which the caller writes down before anything else, and what is to be done then."""
+        life, (first, *then) = lifecycle.begin(at, spec.lifetime)
+        assert first is Instruction.RECORD
+        return Record(id, spec, life, boot_id(), forked=forked), tuple(then)
 
     @property
     def id(self) -> str:

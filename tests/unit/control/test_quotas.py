@@ -111,7 +111,7 @@ async def test_creates_come_at_their_rate(plant: Plant):
         quotas = Quotas(control.index, control.workspaces, control.keys, clock=clock)
         for _ in range(2):
             quotas.admit("team", None, [SPEC])
-        with pytest.raises(LimitExceeded, match="2 sandboxes a second") as refused:
+        with pytest.raises(LimitExceeded, match="2 creates a second") as refused:
             quotas.admit("team", None, [SPEC])
         assert refused.value.retry_after is not None
         assert 0 < refused.value.retry_after <= 0.5
@@ -210,6 +210,22 @@ async def test_only_an_empty_one_is_deleted_and_its_keys_open_nothing_then(plant
         assert [workspace.id for workspace in control.workspaces.list()] == [DEFAULT_WORKSPACE]
         with pytest.raises(Unauthenticated):
             control.keys.check(secret)
+
+
+async def test_no_key_outlives_the_workspace_it_is_made_for(plant: Plant):
+    async with plant.control() as control:
+        await control.workspaces.make("team", Quota())
+        made, gone = await asyncio.gather(
+            control.workspaces.make_key("team", "late", scope=Scope.RUN),
+            control.workspaces.delete("team"),
+            return_exceptions=True,
+        )
+        assert isinstance(made, tuple)
+        assert not isinstance(gone, BaseException)
+        with pytest.raises(Unauthenticated):
+            control.keys.check(made[1])
+        with pytest.raises(NotFound):
+            await control.workspaces.make_key("team", "later", scope=Scope.RUN)
 
 
 async def test_what_was_changed_holds_after_a_restart_and_what_lives_stays(plant: Plant):

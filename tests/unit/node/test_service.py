@@ -11,7 +11,16 @@ import pytest
 from belljar.base.clock import SystemClock
 from belljar.base.ids import new_id
 from belljar.base.tasks import wait_until
-from belljar.model.errors import DiskFull, EngineFailed, Error, ImageNotFound, NoCapacity, NotFound, SandboxGone
+from belljar.model.errors import (
+    DiskFull,
+    EngineFailed,
+    Error,
+    ImageNotFound,
+    Internal,
+    NoCapacity,
+    NotFound,
+    SandboxGone,
+)
 from belljar.model.process import Exit, Output, ProcessInfo, ProcessSpec, Stream
 from belljar.model.sandbox import Limits, Sandbox, SandboxSpec, Status
 from belljar.node.engine.api import InstanceSpec
@@ -246,7 +255,7 @@ async def test_a_successor_frees_what_was_half_made_and_what_died(bench: Bench) 
     assert await bench.residue() == []
 
 
-@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, DiskFull), (errno.EIO, EngineFailed)])
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, DiskFull), (errno.EIO, Internal)])
 async def test_one_that_cannot_be_written_down_is_refused_and_has_never_been(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Error]
 ) -> None:

@@ -1,7 +1,5 @@
-"""What every request passes: its id, the check who asks, and the bounds of its body. Plain ASGI: 20 µs, streams stay streams."""
+"""What every request passes: its id, who asks and how fast, the bounds of its body. Plain ASGI: 20 µs, streams stay streams."""
 
-import asyncio
-import os
 import re
 import secrets
 import time
@@ -12,9 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from belljar.base.log import get_logger
 from belljar.control.keys import LOCAL, Keys, Principal
 from belljar.control.quotas import Quotas
+from belljar.front.native.bodies import Bounded, Held
 from belljar.front.native.metrics import Metrics
 from belljar.front.native.witness import LOOKS, Witness, note_error
-from belljar.model.errors import DeadlineExceeded, Error, InvalidArgument, NoCapacity, TooLarge
+from belljar.model.errors import Error, InvalidArgument
 from belljar.model.key import Scope as KeyScope
 
 __all__ = ("LISTENER", "Gate", "Refusal", "principal_of", "request_id_of")
@@ -24,24 +23,6 @@ LISTENER = "belljar.listener"
 _PRINCIPAL = "belljar.principal"
 _REQUEST_ID = "belljar.request_id"
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_PATIENCE_SECONDS = 60.0
-_SLOWEST = 1024
-"""Bytes of a body that buy one more second of patience."""
-_MIB = 1 << 20
-_LIMITS = {
-    "run": 4 * _MIB,
-    "processes": 4 * _MIB,
-    "stdin": 8 * _MIB,
-    "content": 16 * _MIB,
-    "execute": 32 * _MIB,
-    "calls": 64 * _MIB,
-}
-_DEFAULT_LIMIT = _MIB
-_UNBOUNDED = frozenset({("PUT", "tree"), ("POST", "import")})
-"""Trees and snapshots, which nobody holds in memory."""
-_STREAMED = _UNBOUNDED | {("PUT", "content")}
-_MOST_HELD = max(512 * _MIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
-"""Of the bodies of all requests at once, those that are streamed aside."""
 _OPEN = frozenset({"/health"})
 _ADMINISTRATION = re.compile(r"/v1/(keys|workspaces|audit)(/|$)")
 _log = get_logger("front.native")
@@ -66,7 +47,7 @@ class Gate:
         self._metrics = metrics
         self._refusal = refusal
         self._witness = witness
-        self._held = _Held()
+        self._held = Held()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,7 +60,7 @@ class Gate:
         started, began = False, time.monotonic()
         given_up = False
         watch = None
-        bounded: _Bounded | None = None
+        bounded: Bounded | None = None
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -105,7 +86,7 @@ class Gate:
             if who is not None:
                 watch = self._witness.watch(scope, who, str(scope.get(LISTENER)), request_id)
                 who.require(_needed(scope))
-            bounded = _Bounded(receive, _limit(scope), headers.get(b"content-length"), self._held_by(scope))
+            bounded = Bounded(receive, scope, headers.get(b"content-length"), self._held)
             await self._app(scope, bounded, answer)
         except Error as error:
             if not started:
@@ -119,9 +100,6 @@ class Gate:
                 watch.ends()
             if bounded is not None:
                 bounded.done()
-
-    def _held_by(self, scope: Scope) -> "_Held | None":
-        return None if (scope["method"], scope["path"].rpartition("/")[2]) in _STREAMED else self._held
 
     def _who(self, scope: Scope, headers: dict[bytes, bytes]) -> Principal | None:
         if scope.get(LISTENER) == "unix":
@@ -141,74 +119,11 @@ class Gate:
         await send({"type": "http.response.body", "body": body})
 
 
-class _Held:
-    """Bytes of bodies in memory."""
-
-    size = 0
-
-
-class _Bounded:
-    """`receive` that counts bytes, and the time that was spent on waiting for them."""
-
-    def __init__(self, receive: Receive, limit: int | None, declared: bytes | None, held: _Held | None) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._seen = 0
-        self._more = True
-        self._patience = _PATIENCE_SECONDS
-        self._held = held
-        if declared is not None and declared.isdigit():
-            self._check(int(declared[:20]))
-
-    async def __call__(self) -> Message:
-        if not self._more:
-            return await self._receive()
-        try:
-            async with asyncio.timeout(self._patience) as limit:
-                message = await self._receive()
-        except TimeoutError:
-            raise DeadlineExceeded("the body stopped, or comes at less than 1 KiB a second") from None
-        if message["type"] == "http.request":
-            size = len(message.get("body", b""))
-            self._seen += size
-            self._more = message.get("more_body", False)
-            self._hold(size)
-            self._check(self._seen)
-            left = (limit.when() or 0.0) - asyncio.get_running_loop().time()
-            self._patience = min(_PATIENCE_SECONDS, left + size / _SLOWEST)
-        return message
-
-    def _hold(self, size: int) -> None:
-        if self._held is None:
-            return
-        self._held.size += size
-        if self._held.size > _MOST_HELD:
-            raise NoCapacity("the server has as many bodies in memory as it may", hint="try again", retry_after=1.0)
-
-    def done(self) -> None:
-        """The request is answered, and its body forgotten."""
-        if self._held is not None:
-            self._held.size -= self._seen
-
-    def _check(self, size: int) -> None:
-        if self._limit is not None and size > self._limit:
-            raise TooLarge(f"a body at this address has at most {self._limit >> 20} MiB")
-
-
 def _needed(scope: Scope) -> KeyScope:
     """What a key must be allowed to: its method tells, except where keys are made and the audit log is read."""
     if _ADMINISTRATION.match(scope["path"]):
         return KeyScope.ADMIN
     return KeyScope.READ if scope["method"] in LOOKS else KeyScope.RUN
-
-
-def _limit(scope: Scope) -> int | None:
-    before, _, last = scope["path"].rpartition("/")
-    if before.endswith("/calls"):
-        last = "calls"
-    if (scope["method"], last) in _UNBOUNDED:
-        return None
-    return _LIMITS.get(last, _DEFAULT_LIMIT)
 
 
 def principal_of(scope: Scope) -> Principal:

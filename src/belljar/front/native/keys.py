@@ -25,8 +25,8 @@ async def make(body: schema.MakeKey, product: ProductOf, who: Who) -> Response:
     if body.workspace is not None and body.workspace != workspace:
         product.workspaces.check_operator(who)
         workspace = product.workspaces.get(who, body.workspace).id
-    key, secret = await product.keys.make(
-        body.name, workspace=workspace, scope=body.scope_of(), ttl=body.ttl, quota=body.quota.quota()
+    key, secret = await product.workspaces.make_key(
+        workspace, body.name, scope=body.scope_of(), ttl=body.ttl, quota=body.quota.quota()
     )
     return reply(key_json(key) | {"secret": secret}, 201, made=f"/v1/keys/{key.id}")
 

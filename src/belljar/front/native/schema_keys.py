@@ -1,50 +1,15 @@
-"""What comes in and goes out about API keys and workspaces."""
+"""What comes in and goes out about API keys."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field
 
 from belljar.front.native.schema import In, Out
-from belljar.front.native.text import Duration, Size, Text
+from belljar.front.native.schema_workspaces import QuotaIn, QuotaOut
+from belljar.front.native.text import Duration, Text
 from belljar.model.key import Scope
-from belljar.model.workspace import Quota
 
-__all__ = (
-    "ChangeWorkspace",
-    "KeyOut",
-    "KeyPage",
-    "MadeKeyOut",
-    "MakeKey",
-    "MakeWorkspace",
-    "QuotaIn",
-    "WorkspaceOut",
-    "Workspaces",
-)
-
-
-class QuotaIn(In):
-    """What may live at once, and how fast it may come; null is no bound. Sizes are bytes or text such as ``16GiB``."""
-
-    sandboxes: Annotated[int | None, Field(ge=0, le=1 << 53)] = None
-    cpus: Annotated[FiniteFloat | None, Field(ge=0)] = None
-    memory: Annotated[Size | None, Field(examples=["16GiB"])] = None
-    disk: Annotated[Size | None, Field(examples=["100GiB"])] = None
-    creates: Annotated[FiniteFloat | None, Field(gt=0, description="Sandboxes made per second, on average.")] = None
-    requests: Annotated[FiniteFloat | None, Field(gt=0, description="Requests per second, on average.")] = None
-
-    def quota(self) -> Quota:
-        return Quota.of(self.model_dump())
-
-
-class QuotaOut(Out):
-    """As `QuotaIn`, sizes in bytes."""
-
-    sandboxes: int | None
-    cpus: float | None
-    memory: int | None
-    disk: int | None
-    creates: float | None
-    requests: float | None
+__all__ = ("KeyOut", "KeyPage", "MadeKeyOut", "MakeKey")
 
 
 class MakeKey(In):
@@ -84,37 +49,3 @@ class MadeKeyOut(KeyOut):
 class KeyPage(Out):
     items: list[KeyOut]
     next: str | None
-
-
-class MakeWorkspace(In):
-    id: Annotated[Text, Field(description="1 to 63 lower-case letters, digits and inner hyphens", examples=["team"])]
-    quota: QuotaIn = QuotaIn()
-
-
-class ChangeWorkspace(In):
-    """`quota` replaces the one that is there, as a whole."""
-
-    quota: QuotaIn
-
-
-class UseOut(Out):
-    """What live sandboxes were promised; sizes in bytes."""
-
-    sandboxes: int
-    cpus: float
-    memory: int
-    disk: int
-
-
-class WorkspaceOut(Out):
-    """Times are seconds since 1970. `ended`: when it was deleted."""
-
-    id: str
-    created: float
-    ended: float | None
-    quota: QuotaOut
-    use: UseOut
-
-
-class Workspaces(Out):
-    items: list[WorkspaceOut]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from belljar.control.product import Product
-from belljar.front.native import schema_keys as schema
+from belljar.front.native import schema_workspaces as schema
 from belljar.front.native.render import reply
 from belljar.front.native.route import CHECKED, ProductOf, Who
 from belljar.model.workspace import Workspace
@@ -26,7 +26,7 @@ async def make(body: schema.MakeWorkspace, product: ProductOf, who: Who) -> Resp
     return reply(workspace_json(product, made), 201, made=f"/v1/workspaces/{made.id}")
 
 
-@router.get("/workspaces", response_model=schema.Workspaces, summary="List workspaces")
+@router.get("/workspaces", response_model=schema.WorkspaceList, summary="List workspaces")
 async def list_(product: ProductOf, who: Who) -> Response:
     """For operators all of them, by name; for others their own."""
     found = product.workspaces.list() if who.operates else [product.workspaces.get(who, who.workspace)]
