@@ -3,9 +3,11 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.last_words import last_words
 from xdist.scheduler import LoadScopeScheduling
 
 __all__ = (
@@ -103,7 +105,16 @@ def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def
     report = yield
     if report.when == "call" and report.passed and _is_real(item):
         report.user_properties.append((_REAL, True))
+    if report.failed:
+        for home in _servers(item):
+            report.sections.append((f"server of {home}", last_words(home)))
     return report
+
+
+def _servers(item: pytest.Item) -> set[Path]:
+    """State directories that the test's fixtures name."""
+    values = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, dict)]
+    return {Path(value["BELLJAR_HOME"]) for value in values if isinstance(value.get("BELLJAR_HOME"), str)}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

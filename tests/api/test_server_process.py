@@ -405,3 +405,18 @@ async def test_a_state_directory_that_cannot_be_is_told_in_words(state: Path):
         assert "Traceback" not in server.said()
     finally:
         server.close()
+
+
+async def test_a_server_tells_on_request_what_it_waits_for(start: Start) -> None:
+    server = start("--embedded")
+    async with server.client() as http:
+        ref = await create(http)
+        os.kill(server.pid, signal.SIGUSR2)
+
+        async def told() -> bool:
+            return " tasks:" in server.said()
+
+        assert await wait_until(told, timeout=READY_SECONDS)
+        assert "most recent call first" in server.said()
+        assert "in _until_idle: await stop.wait()" in server.said()
+        assert (await http.get(f"/v1/sandboxes/{ref}")).status_code == 200

@@ -23,6 +23,7 @@ from belljar.node.instance import instance_of
 from belljar.server.hold import EMBEDDED, SERVE, held_home
 from belljar.server.listen import Tls, check_address, serving, tcp_socket, unix_socket
 from belljar.server.settings import Settings
+from belljar.server.stacks import told_on_signal
 from belljar.server.wiring import OpenNode, key_file, wired
 
 __all__ = ("Options", "serve")
@@ -52,7 +53,7 @@ async def serve(
     if not options.embedded:
         check_address(options.host, tls=options.tls, insecure=options.insecure)
     stop = _Stop()
-    with stop.on_signals():
+    with stop.on_signals(), told_on_signal():
         try:
             await _serve(options, settings, open_node, on_ready, stop)
         except asyncio.CancelledError:
