@@ -31,7 +31,7 @@ ADVICE = {
     "not_supported": ("UNIMPLEMENTED", "Take another way: the message says what is missing (`belljar doctor`)."),
     "permission_denied": ("PERMISSION_DENIED", "Use a key with the scope that the hint names."),
     "policy_denied": ("PERMISSION_DENIED", "Ask the operator of the server."),
-    "sandbox_gone": ("NOT_FOUND", "Create another; for more time give a longer `lifetime`."),
+    "sandbox_gone": ("NOT_FOUND", "Create another; for more time give a longer `lifetime` or `idle`."),
     "snapshot_corrupt": ("DATA_LOSS", "Take another snapshot, or import it again; check the key and the disk."),
     "snapshot_incompatible": (
         "FAILED_PRECONDITION",

@@ -30,6 +30,7 @@ class Process:
         stderr: Output,
         *,
         terminal: bool,
+        keep_alive: bool = False,
     ) -> None:
         self.id = id
         self.key = key
@@ -40,6 +41,7 @@ class Process:
         self.stdout = stdout
         self.stderr = stderr
         self.terminal = terminal
+        self.keep_alive = keep_alive
         self.pid = 0
         self.outer = 0
         self.returncode: int | None = None
@@ -54,6 +56,7 @@ class Process:
             "user": self.user,
             "started": self.started,
             "pty": self.terminal,
+            "keep_alive": self.keep_alive,
             "returncode": self.returncode,
             "ended": self.ended,
             "out_of_memory": self.out_of_memory,

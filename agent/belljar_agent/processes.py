@@ -79,6 +79,7 @@ class Processes:
                 order.stdout,
                 order.stderr,
                 terminal=order.terminal is not None,
+                keep_alive=order.keep_alive,
             )
             self._next_id += 1
             process.outer = outer

@@ -36,6 +36,7 @@ class Order:
         "env",
         "fds",
         "identity",
+        "keep_alive",
         "key",
         "stderr",
         "stdin",
@@ -52,6 +53,7 @@ class Order:
         self.cwd = cwd
         self.env = env
         self.user = ""
+        self.keep_alive = False
         self.identity: tuple[int, int, list[int]] | None = None
         self.fds: list[int] = []
         self.terminal: bytes | None = None
@@ -87,6 +89,7 @@ def make_order(loop: Loop, settings: Settings, args: Args) -> Order:
     cwd = encoded(settings.directory(optional_text(args, "cwd"), identity.home, user))
     order = Order(key, argv, cwd, {encoded(name): encoded(value) for name, value in env.items()})
     order.user = identity.name
+    order.keep_alive = flag(args, "keep_alive")
     if not settings.plain:
         order.identity = (identity.uid, identity.gid, identity.groups)
     if size:

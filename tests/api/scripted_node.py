@@ -397,6 +397,11 @@ class ScriptedNode:
         self.known[id] = replace(sandbox, spec=spec, expires=expires)
         return self.known[id]
 
+    async def set_idle(self, id: str, idle: float | None) -> Sandbox:
+        sandbox = await self.get(id)
+        self.known[id] = replace(sandbox, spec=replace(sandbox.spec, idle=idle))
+        return self.known[id]
+
     def guest(self, id: str) -> ScriptedGuest:
         if self.known[id].ended is not None:
             raise SandboxGone(f"sandbox {id} is gone")

@@ -71,6 +71,8 @@ async def test_an_unlimited_lifetime_is_null(front: Front):
         ({"lifetime": 0}, "lifetime"),
         ({"lifetime": "soon"}, "lifetime"),
         ({"lifetime": -1}, "lifetime"),
+        ({"idle": 0}, "idle"),
+        ({"idle": "100ms"}, "idle"),
         ({"network": "lan"}, "network"),
         ([], "body"),
         ("text", "body"),
@@ -258,6 +260,19 @@ async def test_one_that_ended_says_why_and_when(front: Front):
     assert shown["ended"]["reason"] == "lifetime"
     again = await front.http.delete(f"/v1/sandboxes/{made['id']}")
     assert (again.status_code, again.json()["ended"]["reason"]) == (200, "lifetime")
+
+
+async def test_an_idle_timer_is_changed_and_taken_away(front: Front):
+    made = await front.sandbox(idle="5m")
+    assert made["idle"] == 300
+    where = f"/v1/sandboxes/{made['id']}"
+    assert (await front.http.patch(where, json={"labels": {"a": "b"}})).json()["idle"] == 300
+    assert (await front.http.patch(where, json={"idle": 20})).json()["idle"] == 20
+    refused = await front.http.patch(where, json={"idle": 0.5, "lifetime": "1h", "labels": {}})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_argument")
+    assert (await front.http.get(where)).json()["labels"] == {"a": "b"}, "with an error nothing was changed"
+    assert (await front.http.patch(where, json={"idle": None})).json()["idle"] is None
+    assert (await front.sandbox())["idle"] is None
 
 
 async def test_a_lifetime_is_changed_and_taken_away(front: Front):

@@ -32,6 +32,7 @@ def _create(
     user: options.User = None,
     workdir: Annotated[str | None, typer.Option("--workdir", "-w", help="Working directory of its processes.")] = None,
     lifetime: Annotated[str, typer.Option("--lifetime", help="It ends after this: 90s, 5m, 1h, or none.")] = "1h",
+    idle: Annotated[str | None, typer.Option("--idle", help="It ends when nobody has used it for so long.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Make a sandbox and print its id."""
@@ -48,6 +49,7 @@ def _create(
         user=user,
         workdir=workdir,
         lifetime=None if lifetime == "none" else parse.duration(lifetime),
+        idle=None if idle is None else parse.duration(idle),
     )
     if as_json:
         print_json(_as_json(sandbox.info()))

@@ -35,6 +35,7 @@ class Wanted:
     user: str | None = None
     network: Network = Network.OPEN
     lifetime: float | None = DEFAULT_LIFETIME
+    idle: float | None = None
     pool: bool = True
     reseed: bool = True
 
@@ -52,6 +53,7 @@ class Wanted:
             user=self.user,
             network=self.network,
             lifetime=self.lifetime,
+            idle=self.idle,
             pool=self.pool,
             reseed=self.reseed,
         )

@@ -26,7 +26,7 @@ from belljar.model.errors import (
     SandboxGone,
     Starting,
 )
-from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status, check_labels
+from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status, check_idle, check_labels
 from belljar.node.api import GuestApi, NodeApi, NodeInfo, SandboxUsage
 
 __all__ = ("KEEP", "MAX_PAGE", "PREFIX", "Changes", "Keep", "Sandboxes", "gone")
@@ -46,9 +46,10 @@ KEEP = Keep()
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """`lifetime` in seconds from now on, None for unlimited. `labels` replace those that are there."""
+    """`lifetime` in seconds from now on, None for unlimited; `idle` None is never. `labels` replace those that are there."""
 
     lifetime: float | Keep | None = KEEP
+    idle: float | Keep | None = KEEP
     labels: Mapping[str, str] | None = None
 
 
@@ -282,10 +283,14 @@ class Sandboxes:
         known = await self._live(workspace, ref)
         if changes.labels is not None:
             check_labels(changes.labels)
+        if not isinstance(changes.idle, Keep):
+            check_idle(changes.idle)
         if not isinstance(changes.lifetime, Keep):
             if changes.lifetime is not None and changes.lifetime <= 0:
                 raise InvalidArgument("lifetime is more than 0 seconds, or null for unlimited")
             await self._follow(await self._node.set_lifetime(known.id, changes.lifetime), durable=True)
+        if not isinstance(changes.idle, Keep):
+            await self._follow(await self._node.set_idle(known.id, changes.idle), durable=True)
         if changes.labels is not None:
             await self._store.set_labels(known.id, changes.labels)
             self._index.relabel(known.id, dict(changes.labels))

@@ -16,6 +16,7 @@ __all__ = (
     "Found",
     "GuestEnded",
     "HostRebooted",
+    "IdleSet",
     "Instruction",
     "Life",
     "LifetimeSet",
@@ -32,7 +33,7 @@ __all__ = (
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """`lifetime` in seconds as asked for; `ending` is the end that follows once everything is released."""
+    """`lifetime` and `idle` in seconds as asked for; `ending` is the end that follows once everything is released."""
 
     status: Status
     created: float
@@ -41,6 +42,7 @@ class Life:
     expires: float | None = None
     ending: Status | None = None
     ended: Ended | None = None
+    idle: float | None = None
 
 
 class Instruction(Enum):
@@ -82,10 +84,19 @@ class LifetimeSet:
 
 
 @dataclass(frozen=True, slots=True)
-class TimerFired:
-    """Time has passed; whether it is enough is decided here."""
+class IdleSet:
+    """`idle`: seconds without a use after which it ends; None is never."""
 
     at: float
+    idle: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """Time has passed; whether it is enough is decided here. `idle`: seconds since somebody used it, 0 while it is used."""
+
+    at: float
+    idle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +140,7 @@ Event: TypeAlias = (
     | ProvisionFailed
     | TerminateAsked
     | LifetimeSet
+    | IdleSet
     | TimerFired
     | GuestEnded
     | AgentLost
@@ -142,9 +154,9 @@ _NOTHING: tuple[Instruction, ...] = ()
 _END = (Instruction.RECORD, Instruction.RELEASE)
 
 
-def begin(at: float, lifetime: float | None) -> Step:
+def begin(at: float, lifetime: float | None, idle: float | None = None) -> Step:
     """A sandbox was asked for at `at` (seconds since 1970)."""
-    return Life(Status.CREATING, at, lifetime), (Instruction.RECORD, Instruction.PROVISION)
+    return Life(Status.CREATING, at, lifetime, idle=idle), (Instruction.RECORD, Instruction.PROVISION)
 
 
 def step(life: Life, event: Event) -> Step:
@@ -176,6 +188,8 @@ def _creating(life: Life, event: Event) -> Step:
             return _end(life, Status.TERMINATED, Ended(reason, at))
         case LifetimeSet(_, lifetime):
             return replace(life, lifetime=lifetime), (Instruction.RECORD,)
+        case IdleSet(_, idle):
+            return replace(life, idle=idle), (Instruction.RECORD,)
         case Found(at):
             # Its create was never answered: nobody can be using it.
             return _end(life, Status.FAILED, Ended("start_failed", at, "the server ended while it was being made"))
@@ -189,13 +203,17 @@ def _running(life: Life, event: Event) -> Step:
     match event:
         case TerminateAsked(at, reason):
             return _end(life, Status.TERMINATED, Ended(reason, at))
-        case TimerFired(at):
-            if life.expires is None or at < life.expires:
-                return life, _NOTHING
-            return _end(life, Status.TERMINATED, Ended("lifetime", at))
+        case TimerFired(at, idle):
+            if life.expires is not None and at >= life.expires:
+                return _end(life, Status.TERMINATED, Ended("lifetime", at))
+            if life.idle is not None and idle >= life.idle:
+                return _end(life, Status.TERMINATED, Ended("idle", at))
+            return life, _NOTHING
         case LifetimeSet(at, lifetime):
             expires = None if lifetime is None else at + lifetime
             return replace(life, lifetime=lifetime, expires=expires), (Instruction.RECORD, Instruction.PUBLISH)
+        case IdleSet(_, idle):
+            return replace(life, idle=idle), (Instruction.RECORD, Instruction.PUBLISH)
         case GuestEnded(at, out_of_memory, message):
             return _end(life, Status.FAILED, Ended("out_of_memory" if out_of_memory else "exited", at, message))
         case AgentLost(at, reason, message):

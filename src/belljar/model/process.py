@@ -90,6 +90,7 @@ class ProcessInfo:
     """`id` is the agent's number for it (never used twice); `pid` is what the sandbox sees. Times since 1970.
 
     `returncode` is None while it runs, negative for a signal. `out_of_memory`: ended at the sandbox's memory limit.
+    `keep_alive`: it counts as activity while it runs.
     """
 
     id: int
@@ -98,6 +99,7 @@ class ProcessInfo:
     user: str
     started: float
     pty: bool = False
+    keep_alive: bool = False
     returncode: int | None = None
     ended: float | None = None
     out_of_memory: bool = False

@@ -17,6 +17,7 @@ __all__ = (
     "SandboxSpec",
     "Status",
     "check_env",
+    "check_idle",
     "check_labels",
     "check_name",
 )
@@ -29,6 +30,7 @@ _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 MAX_ENV = 512
 MAX_ENV_BYTES = 256 << 10
 MAX_LABELS = 64
+MIN_IDLE = 1.0
 
 
 class Status(StrEnum):
@@ -75,7 +77,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What was asked for. `lifetime` in seconds from the first moment of running, None is unlimited.
+    """What was asked for. `lifetime` in seconds from the first moment of running, None is unlimited. `idle`: it ends when nobody
+    has used it for so many seconds, None is never.
 
     `snapshot`: the id of the snapshot to go on from, of which `image` is the image. `pool` False: made anew, never taken from
     those that wait. `reseed` False: the random generators of its code go on as in the snapshot, as its clones' do.
@@ -91,6 +94,7 @@ class SandboxSpec:
     user: str | None = None
     network: Network = Network.OPEN
     lifetime: float | None = DEFAULT_LIFETIME
+    idle: float | None = None
     pool: bool = True
     reseed: bool = True
 
@@ -107,6 +111,7 @@ class SandboxSpec:
             raise InvalidArgument("user is a name or a number of at most 64 characters")
         if self.lifetime is not None and self.lifetime <= 0:
             raise InvalidArgument("lifetime is more than 0 seconds, or None for unlimited")
+        check_idle(self.idle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ class Ended:
     """Why and when a sandbox ended. `at` in seconds since 1970."""
 
     reason: str
-    """killed, lifetime, out_of_memory, exited, agent_silent, bad_agent, start_failed, engine_failed, host_reboot, …"""
+    """killed, lifetime, idle, out_of_memory, exited, agent_silent, bad_agent, start_failed, engine_failed, host_reboot, …"""
     at: float
     message: str = ""
 
@@ -158,6 +163,12 @@ def check_env(env: Mapping[str, str], *, raw: bool = False) -> None:
             value.encode(errors="surrogateescape" if raw else "strict")
         except UnicodeEncodeError:
             raise InvalidArgument(f"the value of {key} is no text: it has no form in UTF-8") from None
+
+
+def check_idle(idle: float | None) -> None:
+    """Raises InvalidArgument. Shorter than the pauses between the calls of any client it would be a trap."""
+    if idle is not None and not idle >= MIN_IDLE:
+        raise InvalidArgument(f"idle is at least {MIN_IDLE:g} second, or None for never")
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

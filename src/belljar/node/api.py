@@ -136,8 +136,13 @@ class NodeApi(Protocol):
         """Seconds from now on, or None for unlimited."""
         ...
 
+    async def set_idle(self, id: str, idle: float | None) -> Sandbox:
+        """Ends when nobody has used it for so many seconds; None is never. A use is a call to its guest or a snapshot of it,
+        a stream while it is open, and a process with `keep_alive` while it runs. Raises NotFound, SandboxGone."""
+        ...
+
     def guest(self, id: str) -> GuestApi:
-        """Raises NotFound, SandboxGone, Conflict (not running)."""
+        """Every call to it is a use. Raises NotFound, SandboxGone, Conflict (not running)."""
         ...
 
     async def usage(self, id: str) -> SandboxUsage: ...

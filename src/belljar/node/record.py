@@ -1,7 +1,7 @@
 """What is written down of each sandbox, so that a successor of this server can go on with it or free what it held."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -45,9 +45,8 @@ class Record:
 
 def sandbox_of(record: Record) -> Sandbox:
     life = record.life
-    return Sandbox(
-        record.id, record.spec, life.status, life.created, life.started, life.expires, life.ended, record.forked
-    )
+    spec = replace(record.spec, lifetime=life.lifetime, idle=life.idle)
+    return Sandbox(record.id, spec, life.status, life.created, life.started, life.expires, life.ended, record.forked)
 
 
 def gone(record: Record) -> SandboxGone:

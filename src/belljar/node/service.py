@@ -150,8 +150,11 @@ class NodeService:
     async def set_lifetime(self, id: str, lifetime: float | None) -> Sandbox:
         return await self._running(id).apply(lifecycle.LifetimeSet(self._machine.clock.now(), lifetime))
 
+    async def set_idle(self, id: str, idle: float | None) -> Sandbox:
+        return await self._running(id).set_idle(idle)
+
     def guest(self, id: str) -> GuestApi:
-        return self._running(id).guest
+        return self._running(id).used_guest
 
     async def usage(self, id: str) -> SandboxUsage:
         supervisor = self._running(id)

@@ -14,6 +14,8 @@ from belljar.model import lifecycle
 from belljar.model.errors import Conflict, EngineFailed, Error, NoCapacity
 from belljar.model.lifecycle import Instruction, Life
 from belljar.model.sandbox import Sandbox, SandboxSpec, Status
+from belljar.node.activity import Activity, used
+from belljar.node.api import GuestApi
 from belljar.node.engine.api import Instance, InstanceState, Usage
 from belljar.node.guest.guest import Guest
 from belljar.node.holding import Holding, connect, free, settle
@@ -28,6 +30,8 @@ _log = get_logger("node.supervisor")
 _LONGEST_NAP = 3600.0
 _RELEASE_AGAIN = 5.0
 _QUIESCE = 2.0
+ACTIVITY = "active"
+"""File beside the record."""
 
 
 class Supervisor:
@@ -60,6 +64,9 @@ class Supervisor:
         self._ends: asyncio.Task[None] | None = None
         self._busy = ""
         self._still = False
+        self._activity = Activity(machine.clock.monotonic, records.folder(record.id) / ACTIVITY)
+        self._kept_alive: set[int] = set()
+        """Processes of this guest that count as a use while they run."""
         self.failure: Error | None = None
         """Why it could not be made, as its creator should hear it."""
 
@@ -68,7 +75,7 @@ class Supervisor:
         id: str, spec: SandboxSpec, at: float, forked: str | None = None
     ) -> tuple[Record, tuple[Instruction, ...]]:
         """The record, which the caller writes down before anything else, and what is to be done then."""
-        life, (first, *then) = lifecycle.begin(at, spec.lifetime)
+        life, (first, *then) = lifecycle.begin(at, spec.lifetime, spec.idle)
         assert first is Instruction.RECORD
         return Record(id, spec, life, boot_id(), forked=forked), tuple(then)
 
@@ -95,6 +102,41 @@ class Supervisor:
                 hint="free some disk on the host, or terminate sandboxes; it goes on by itself",
             )
         return self._guest
+
+    @property
+    def used_guest(self) -> GuestApi:
+        """For those whose calls keep it from being idle. Raises as `guest`."""
+        return used(self.guest, self._activity, self._keep_alive)
+
+    async def set_idle(self, idle: float | None) -> Sandbox:
+        """Counts from the last use."""
+        known = await self.apply(lifecycle.IdleSet(self._machine.clock.now(), idle))
+        await self._follow_use()
+        return known
+
+    async def _follow_use(self) -> None:
+        """Whatever was there before: processes that want to keep it alive, and what is written down."""
+        self._activity.keep(self.life.idle is not None)
+        guest = self._guest
+        if self.life.idle is None or guest is None:
+            return
+        with contextlib.suppress(Error):  # its agent is gone, and somebody else is told
+            for process in await guest.processes():
+                if process.keep_alive and process.returncode is None:
+                    self._keep_alive(process.id)
+
+    def _keep_alive(self, process: int) -> None:
+        guest = self._guest
+        if guest is not None and self.life.idle is not None and process not in self._kept_alive:
+            self._kept_alive.add(process)
+            self._tasks.start(self._kept_alive_by(guest, process), name=f"process {process} of {self.id}")
+
+    async def _kept_alive_by(self, guest: Guest, process: int) -> None:
+        try:
+            with contextlib.suppress(Error):  # it is forgotten, or the guest is another one now
+                await self._activity.last_as_long_as(guest, process)
+        finally:
+            self._kept_alive.discard(process)
 
     async def hold(self, held: bool) -> None:
         """Stops its kernel, or lets it go on. Raises EngineFailed. One that does not run is left as it is."""
@@ -123,7 +165,8 @@ class Supervisor:
             raise Conflict(f"sandbox {self.id} is {self._busy}", hint="try again when it is done")
         self._busy = what
         try:
-            yield instance
+            with self._activity:
+                yield instance
         finally:
             self._busy = ""
 
@@ -181,6 +224,8 @@ class Supervisor:
         settle(self._machine, running.holding)
         self._watch()
         await old.close(Conflict(f"sandbox {self.id} was rolled back"))
+        self._kept_alive.clear()
+        await self._follow_use()
         assert former.instance is not None
         await self._free(Holding(former.instance, former.slot))
 
@@ -260,6 +305,8 @@ class Supervisor:
             guest = await connect(self._machine, instance, on_lost=self._agent_lost)
             await guest.find_contexts()
             self._guest = guest
+            self._activity.recall()
+            await self._follow_use()
         except Error as error:
             _log.warning("a sandbox did not answer its new server", sandbox=self.id, error=str(error))
             return False
@@ -268,13 +315,17 @@ class Supervisor:
 
     async def _next_event(self) -> tuple[lifecycle.Event, asyncio.Future[None] | None]:
         clock = self._machine.clock
-        expires = self.life.expires if self.life.status is Status.RUNNING else None
-        nap = _LONGEST_NAP if expires is None else min(max(expires - clock.now(), 0.0), _LONGEST_NAP)
+        naps = [_LONGEST_NAP]
+        if self.life.status is Status.RUNNING:
+            if self.life.expires is not None:
+                naps.append(self.life.expires - clock.now())
+            if self.life.idle is not None:
+                naps.append(self.life.idle - self._activity.idle())
         try:
-            async with asyncio.timeout(nap):
+            async with asyncio.timeout(max(min(naps), 0.0)):
                 return await self._inbox.get()
         except TimeoutError:
-            return lifecycle.TimerFired(clock.now()), None
+            return lifecycle.TimerFired(clock.now(), self._activity.idle()), None
 
     async def _perform(self, todo: tuple[Instruction, ...]) -> None:
         for instruction in todo:
@@ -307,6 +358,8 @@ class Supervisor:
         self._note(running.noted(self.record))
         settle(self._machine, running.holding)
         self._watch()
+        with self._activity:  # its time begins now
+            await self._follow_use()
         self.post(lifecycle.Ready(self._machine.clock.now()))
 
     def _note(self, record: Record) -> None:
@@ -341,6 +394,7 @@ class Supervisor:
                 # Nothing may be left behind: the record stays, and so does the attempt.
                 _log.error("a sandbox could not be released", sandbox=self.id, error=str(error))
                 await asyncio.sleep(_RELEASE_AGAIN)
+        self._activity.keep(False)
         self.record = replace(self.record, instance=None, slot=None)
         self.post(lifecycle.Released(self._machine.clock.now()))
 

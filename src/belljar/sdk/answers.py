@@ -58,6 +58,7 @@ def sandbox_of(value: Json) -> SandboxInfo:
         user=value.get("user"),
         network=value["network"],
         lifetime=value.get("lifetime"),
+        idle=value.get("idle"),
         snapshot=value.get("snapshot"),
         parent=value.get("parent"),
     )
@@ -71,6 +72,7 @@ def process_of(value: Json) -> ProcessInfo:
         user=value["user"],
         started=value["started"],
         pty=value.get("pty", False),
+        keep_alive=value.get("keep_alive", False),
         returncode=value.get("returncode"),
         ended=value.get("ended"),
         out_of_memory=value.get("out_of_memory", False),

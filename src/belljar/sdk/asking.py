@@ -50,6 +50,7 @@ class SandboxOptions(TypedDict, total=False):
     user: str | None
     network: str | Network
     lifetime: Duration | None
+    idle: Duration | None
     pool: bool
     reseed: bool
     idempotency_key: str | None
@@ -117,6 +118,7 @@ def sandbox_body(
     user: str | None,
     network: str | Network,
     lifetime: Duration | None,
+    idle: Duration | None,
     pool: bool,
     reseed: bool,
 ) -> dict[str, Any]:
@@ -140,6 +142,7 @@ def sandbox_body(
         "pids": pids,
         "workdir": workdir,
         "user": user,
+        "idle": duration_of(idle),
     }
     return body | {key: value for key, value in optional.items() if value is not None}
 

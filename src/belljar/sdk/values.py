@@ -42,7 +42,8 @@ class CompletedProcess(Generic[Text]):
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """All that is known of a sandbox. Times in seconds since 1970, sizes in bytes, `lifetime` in seconds (None: unlimited)."""
+    """All that is known of a sandbox. Times in seconds since 1970, sizes in bytes, `lifetime` and `idle` in seconds (None:
+    unlimited, never)."""
 
     id: str
     name: str | None
@@ -62,6 +63,7 @@ class SandboxInfo:
     user: str | None = None
     network: str = "open"
     lifetime: float | None = None
+    idle: float | None = None
     snapshot: str | None = None
     parent: str | None = None
 

@@ -24,6 +24,7 @@ def test_a_sandbox_is_made_found_changed_and_ended(home: Path) -> None:
         assert sandbox.update(labels={"c": "d"}, lifetime=None).expires is None
         assert sandbox.info().labels == {"c": "d"}
         assert sandbox.stats().memory_limit == 512 << 20
+        assert (info.idle, sandbox.update(idle="5m").idle, sandbox.update(idle=None).idle) == (None, 300.0, None)
     assert sandbox.status == "terminated"
     assert sandbox.ended is not None
     sandbox.terminate()

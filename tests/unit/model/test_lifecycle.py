@@ -21,6 +21,9 @@ EVENTS = [
     lifecycle.LifetimeSet(102.0, None),
     lifecycle.TimerFired(102.0),
     lifecycle.TimerFired(1e9),
+    lifecycle.TimerFired(102.0, idle=1e9),
+    lifecycle.IdleSet(102.0, 5.0),
+    lifecycle.IdleSet(102.0, None),
     lifecycle.GuestEnded(102.0, True, ""),
     lifecycle.GuestEnded(102.0, False, "gone"),
     lifecycle.AgentLost(102.0, "agent_silent", "10 s"),
@@ -50,6 +53,22 @@ def test_a_new_lifetime_counts_from_when_it_was_set() -> None:
     life, _ = lifecycle.step(life, lifecycle.LifetimeSet(150.0, None))
     assert life.expires is None
     assert lifecycle.step(life, lifecycle.TimerFired(1e12)) == (life, ())
+
+
+def test_one_that_nobody_uses_ends_when_it_has_such_a_timer() -> None:
+    late = lifecycle.TimerFired(150.0, idle=30.0)
+    assert lifecycle.step(RUNNING, late) == (RUNNING, ())
+    life, todo = lifecycle.step(RUNNING, lifecycle.IdleSet(120.0, 30.0))
+    assert (life.idle, todo) == (30.0, (Do.RECORD, Do.PUBLISH))
+    assert lifecycle.step(life, lifecycle.TimerFired(150.0, idle=29.9)) == (life, ())
+    ending, todo = lifecycle.step(life, late)
+    assert (ending.status, ending.ended, todo) == (Status.TERMINATING, Ended("idle", 150.0), (Do.RECORD, Do.RELEASE))
+
+
+def test_a_lifetime_that_is_over_is_the_reason_whoever_used_it() -> None:
+    life, _ = lifecycle.step(RUNNING, lifecycle.IdleSet(120.0, 30.0))
+    ending, _ = lifecycle.step(life, lifecycle.TimerFired(161.0, idle=60.0))
+    assert ending.ended == Ended("lifetime", 161.0)
 
 
 def test_the_first_reason_of_an_end_stays() -> None:

@@ -29,7 +29,16 @@ _FOLLOW = (
     .values(
         {
             name: bindparam(name)
-            for name in ("status", "started", "expires", "lifetime", "ended_at", "ended_reason", "ended_message")
+            for name in (
+                "status",
+                "started",
+                "expires",
+                "lifetime",
+                "idle",
+                "ended_at",
+                "ended_reason",
+                "ended_message",
+            )
         }
     )
 )
@@ -110,7 +119,7 @@ class SandboxStore:
             return None if row is None or row.created < now - REPEAT_SECONDS else (row.digest, row.sandbox)
 
     def follow(self, sandbox: Sandbox) -> None:
-        """Status, times and lifetime, written soon; a row that has ended stays as it is."""
+        """Status, times and timers, written soon; a row that has ended stays as it is."""
         _put(self._behind, sandbox)
         self._wake.set()
 
@@ -229,6 +238,7 @@ def _progress_of(sandbox: Sandbox) -> dict[str, Any]:
         "started": sandbox.started,
         "expires": sandbox.expires,
         "lifetime": sandbox.spec.lifetime,
+        "idle": sandbox.spec.idle,
         "ended_at": ended.at if ended else None,
         "ended_reason": ended.reason if ended else None,
         "ended_message": ended.message[:_MESSAGE_KEPT] if ended else None,
@@ -273,6 +283,7 @@ def record_of_sandbox(row: SandboxRow) -> Record:
         user=row.user,
         network=Network(row.network),
         lifetime=row.lifetime,
+        idle=row.idle,
     )
     ended = None if row.ended_at is None else Ended(row.ended_reason or "", row.ended_at, row.ended_message or "")
     sandbox = Sandbox(row.id, spec, Status(row.status), row.created, row.started, row.expires, ended, row.parent)

@@ -18,7 +18,7 @@ __all__ = (
     "WorkspaceRow",
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest step of the schema: a store that is there needs no look at the steps (alembic takes 300 ms to import)."""
 DEFAULT_WORKSPACE = "default"
 
@@ -79,6 +79,7 @@ class SandboxRow(Base):
     user: Mapped[str | None]
     network: Mapped[str]
     lifetime: Mapped[float | None]
+    idle: Mapped[float | None]
     status: Mapped[str]
     boot: Mapped[str]
     created: Mapped[float]

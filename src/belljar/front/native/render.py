@@ -52,6 +52,7 @@ def sandbox_json(sandbox: Sandbox) -> dict[str, Any]:
         "user": spec.user,
         "network": spec.network.value,
         "lifetime": spec.lifetime,
+        "idle": spec.idle,
         "snapshot": spec.snapshot,
         "parent": sandbox.parent,
     }
@@ -76,6 +77,7 @@ def process_json(process: ProcessInfo) -> dict[str, Any]:
         "user": process.user,
         "started": process.started,
         "pty": process.pty,
+        "keep_alive": process.keep_alive,
         "returncode": process.returncode,
         "ended": process.ended,
         "out_of_memory": process.out_of_memory,

@@ -38,6 +38,7 @@ class In(BaseModel):
 
 class CreateSandbox(In):
     """Sizes are bytes or text such as ``512MiB``, durations seconds or text such as ``5m``; a null lifetime is unlimited.
+    `idle`: it ends when nobody has used it for so long.
 
     `image`: of an image or of a template. `snapshot`: id or name of one to go on from. What is not given is as in the snapshot,
     or without one 1 CPU, 1 GiB of memory, 10 GiB of disk, 1024 pids. `pool` false: made anew. `reseed` false: the
@@ -57,6 +58,7 @@ class CreateSandbox(In):
     user: Text | None = None
     network: Literal["open", "none"] = "open"
     lifetime: Annotated[Duration | None, Field(examples=["1h"])] = 3600.0
+    idle: Annotated[Duration | None, Field(examples=["5m"])] = None
     pool: bool = True
     reseed: bool = True
 
@@ -75,6 +77,7 @@ class CreateSandbox(In):
             user=self.user,
             network=Network(self.network),
             lifetime=self.lifetime,
+            idle=self.idle,
             pool=self.pool,
             reseed=self.reseed,
         )
@@ -88,13 +91,20 @@ class CreateSandbox(In):
 
 
 class UpdateSandbox(In):
-    """What is not named stays. `lifetime` counts from now on, null is unlimited; `labels` replace those that are there."""
+    """What is not named stays. `lifetime` counts from now on, null is unlimited; a null `idle` is never. `labels` replace those
+    that are there."""
 
     lifetime: Duration | None = None
+    idle: Duration | None = None
     labels: dict[str, str] | None = None
 
     def changes(self) -> Changes:
-        return Changes(self.lifetime if "lifetime" in self.model_fields_set else KEEP, self.labels)
+        said = self.model_fields_set
+        return Changes(
+            lifetime=self.lifetime if "lifetime" in said else KEEP,
+            idle=self.idle if "idle" in said else KEEP,
+            labels=self.labels,
+        )
 
 
 class Pty(In):
@@ -271,6 +281,7 @@ class SandboxOut(Out):
     user: str | None
     network: Literal["open", "none"]
     lifetime: float | None
+    idle: float | None
     snapshot: str | None
     parent: str | None
 
@@ -309,6 +320,7 @@ class ProcessOut(Out):
     user: str
     started: float
     pty: bool
+    keep_alive: bool
     returncode: int | None
     ended: float | None
     out_of_memory: bool

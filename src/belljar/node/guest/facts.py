@@ -35,6 +35,7 @@ def process_of(value: object) -> ProcessInfo:
         user=_text(fields, "user"),
         started=_time(fields, "started"),
         pty=_flag(fields, "pty"),
+        keep_alive=_flag(fields, "keep_alive"),
         returncode=None if returncode is None else integer(fields, "returncode", least=-255, most=255),
         ended=None if fields.get("ended") is None else _time(fields, "ended"),
         out_of_memory=_flag(fields, "out_of_memory"),

@@ -219,6 +219,7 @@ def _spec_args(spec: ProcessSpec) -> dict[str, Any]:
         "user": spec.user,
         "stdin": spec.stdin,
         "history": spec.history,
+        "keep_alive": spec.keep_alive or None,
     }
     if spec.pty is not None:
         args["pty"] = {"cols": spec.pty.cols, "rows": spec.pty.rows}

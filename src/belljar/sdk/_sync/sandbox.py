@@ -67,6 +67,7 @@ class Sandbox(Branching):
         user: str | None = None,
         network: str | Network = "open",
         lifetime: Duration | None = "1h",
+        idle: Duration | None = None,
         pool: bool = True,
         reseed: bool = True,
         idempotency_key: str | None = None,
@@ -76,9 +77,11 @@ class Sandbox(Branching):
         `image`: the name of an image or a template, a template, or a snapshot. `cpu` (cores), `memory`, `disk` (bytes, or text
         such as ``"512MiB"``) and `pids` are by default 1.0, 1GiB, 10GiB and 1024, or as in the snapshot or template; `env` is
         added to that one's. `lifetime`: seconds, ``"5m"`` or a timedelta from the start, after which it is ended; None is
-        unlimited. `network`: ``"open"`` (the internet, no private addresses) or ``"none"``. `workdir` and `user` default to the
-        image's. `pool` False: made anew, none that waits. `reseed` False: the global random generators of its code go on as in
-        the snapshot, instead of each clone's its own way. A second call with the same `idempotency_key` gives the same sandbox.
+        unlimited. `idle`: it is ended when nobody has used it for so long; a use is a call, a stream while it is open,
+        and a process with `keep_alive` while it runs. `network`: ``"open"`` (the internet, no private addresses) or
+        ``"none"``. `workdir` and `user` default to the image's. `pool` False: made anew, none that waits. `reseed` False:
+        the global random generators of its code go on as in the snapshot, instead of each clone's its own way. A second
+        call with the same `idempotency_key` gives the same sandbox.
         Raises InvalidArgument, ImageNotFound, NotFound (the snapshot), AlreadyExists (the name), NoCapacity, ServerUnreachable.
 
         >>> sandbox = Sandbox.create(memory="256MiB", network="none", labels={"job": "7"})
@@ -97,6 +100,7 @@ class Sandbox(Branching):
             user=user,
             network=network,
             lifetime=lifetime,
+            idle=idle,
             pool=pool,
             reseed=reseed,
         )
@@ -175,13 +179,18 @@ class Sandbox(Branching):
         self.info()
         return self
 
-    def update(self, *, labels: Mapping[str, str] | None = None, lifetime: Duration | None = KEEP) -> SandboxInfo:
-        """Replaces the labels, or gives it `lifetime` from now on (None: unlimited). What is not named stays."""
+    def update(
+        self, *, labels: Mapping[str, str] | None = None, lifetime: Duration | None = KEEP, idle: Duration | None = KEEP
+    ) -> SandboxInfo:
+        """Replaces the labels, gives it `lifetime` from now on (None: unlimited), or another `idle` (None: never). What is not
+        named stays."""
         body: dict[str, Any] = {}
         if labels is not None:
             body["labels"] = dict(labels)
         if lifetime is not KEEP:
             body["lifetime"] = duration_of(lifetime)
+        if idle is not KEEP:
+            body["idle"] = duration_of(idle)
         self._info = sandbox_of(self._link.call("PATCH", self._url(), json=body))
         return self._info
 

@@ -1,0 +1,124 @@
+"""Whether somebody uses a sandbox, and for how long nobody has: what its idle timer goes by."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+from belljar.model.errors import DeadlineExceeded
+from belljar.model.process import OutputEvent, ProcessInfo, ProcessSpec
+from belljar.node.api import GuestApi
+
+__all__ = ("Activity", "used")
+
+_WAIT = 3600.0
+
+
+class Activity:
+    """A context manager that may be entered by many at once: while one is inside, the sandbox is in use.
+
+    Times are those of the machine's monotonic clock, which goes on over a restart of the server and knows no jumps.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], file: Path) -> None:
+        """`file`: where a successor of this server finds it, once `keep` was asked."""
+        self._now = monotonic
+        self._file = file
+        self._users = 0
+        self._last = monotonic()
+        self._kept = False
+
+    def __enter__(self) -> None:
+        self._users += 1
+        if self._users == 1:
+            self._note()
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        if self._users == 0:
+            self._last = self._now()
+            self._note()
+
+    def idle(self) -> float:
+        """Seconds since the last use ended; 0 while it is used."""
+        return 0.0 if self._users else max(self._now() - self._last, 0.0)
+
+    def keep(self, kept: bool) -> None:
+        """Whether it is written down at each change."""
+        if kept and not self._kept:
+            self._kept = True
+            self._note()
+        elif not kept:
+            self._kept = False
+            self._file.unlink(missing_ok=True)
+
+    def recall(self) -> None:
+        """Goes on from what an earlier server wrote down in this boot of the machine. One that was used to the last is counted
+        as used until now: its users come back."""
+        try:
+            self._last = min(float(self._file.read_text()), self._now())
+        except (OSError, ValueError):
+            self._last = self._now()
+
+    def _note(self) -> None:
+        """A server that dies half-way leaves an empty file, which says that it was in use."""
+        if self._kept:
+            with contextlib.suppress(OSError):  # a full disk must fail no call
+                self._file.write_text("" if self._users else repr(self._last))
+
+    async def last_as_long_as(self, guest: GuestApi, process: int) -> None:
+        """In use until that process has ended. Raises what waiting for it raises."""
+        with self:
+            while True:
+                try:
+                    await guest.wait(process, timeout=_WAIT)
+                except DeadlineExceeded:
+                    continue
+                return
+
+
+def used(guest: GuestApi, activity: Activity, keep_alive: Callable[[int], None]) -> GuestApi:
+    """The same guest; each call, and each stream while it is open, is a use. `keep_alive` is told of processes that want it."""
+    return cast(GuestApi, _Used(guest, activity, keep_alive))
+
+
+class _Used:
+    def __init__(self, guest: GuestApi, activity: Activity, keep_alive: Callable[[int], None]) -> None:
+        self._guest = guest
+        self._activity = activity
+        self._keep_alive = keep_alive
+
+    async def start(self, spec: ProcessSpec) -> ProcessInfo:
+        with self._activity:
+            info = await self._guest.start(spec)
+            if spec.keep_alive:
+                self._keep_alive(info.id)
+            return info
+
+    async def start_attached(
+        self, spec: ProcessSpec, input: bytes | None = b""
+    ) -> AsyncGenerator[ProcessInfo | OutputEvent, None]:
+        async with contextlib.aclosing(self._followed(self._guest.start_attached(spec, input))) as events:
+            async for event in events:
+                if spec.keep_alive and isinstance(event, ProcessInfo):
+                    self._keep_alive(event.id)
+                yield event
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._guest, name)
+
+        def counted(*args: Any, **more: Any) -> Any:
+            made = call(*args, **more)
+            return self._followed(made) if hasattr(made, "__aiter__") else self._awaited(made)
+
+        return counted
+
+    async def _awaited(self, made: Awaitable[Any]) -> Any:
+        with self._activity:
+            return await made
+
+    async def _followed(self, made: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+        with self._activity:
+            async with contextlib.aclosing(cast("AsyncGenerator[Any, None]", made)) as events:
+                async for event in events:
+                    yield event
