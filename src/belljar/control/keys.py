@@ -64,6 +64,8 @@ class Keys:
         """By digest. An expired one may still be in it."""
         self._by_id: dict[str, Key] = {}
         self._used: dict[str, float] = {}
+        self._noted: dict[str, float] = {}
+        """What of it is in the store."""
         """What is not written down yet, by id."""
         self._making = asyncio.Lock()
         self._tasks = TaskSet(lambda name, error: _log.error("a task failed", task=name, error=str(error)))
@@ -165,6 +167,9 @@ class Keys:
     def _drop(self, gone: Callable[[Key], bool]) -> None:
         self._valid = {digest: key for digest, key in self._valid.items() if not gone(key)}
         self._by_id = {key.id: key for key in self._valid.values()}
+        # One that is not valid any more was maybe used just before: it leaves when that is in the store.
+        self._used = {id: at for id, at in self._used.items() if id in self._by_id or self._noted.get(id) != at}
+        self._noted = {id: at for id, at in self._noted.items() if id in self._used}
 
     def _as_used(self, key: Key) -> Key:
         used = self._used.get(key.id)
@@ -179,14 +184,15 @@ class Keys:
 
     async def _note(self) -> None:
         """What cannot be written now is written the next time."""
-        used, self._used = self._used, {}
+        used = {id: at for id, at in self._used.items() if self._noted.get(id) != at}
         if not used:
             return
         try:
             await self._store.note_used(used)
         except Error as error:
             _log.warning("it could not be noted when keys were used", error=str(error))
-            self._used = used | self._used
+        else:
+            self._noted |= used
 
 
 def _digest(key: str) -> str:

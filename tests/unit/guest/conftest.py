@@ -36,6 +36,8 @@ class Played:
         self.gone = asyncio.Event()
         self.deaf = False
         self.mute = False
+        self._within = False
+        """A frame of somebody else's is half written: answers wait."""
         asyncio.get_running_loop().add_reader(self.reading, self._readable)
 
     def channel(self) -> Channel:
@@ -73,6 +75,8 @@ class Played:
         """What the pipe takes now, the rest when it can."""
         loop = asyncio.get_running_loop()
         loop.remove_writer(self.writing)
+        if self._within:
+            return
         while buffers := self.session.buffers():
             try:
                 self.session.wrote(os.writev(self.writing, buffers))
@@ -91,8 +95,11 @@ class Played:
             while at < len(view) and not self.lost:
                 try:
                     at += os.write(self.writing, view[at:])
+                    self._within = at < len(view)
                 except BlockingIOError:
                     await asyncio.sleep(0.001)
+            self._within = False
+            self.flush()
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self.reading)

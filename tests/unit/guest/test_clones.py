@@ -127,6 +127,20 @@ async def test_a_warm_kernel_that_does_not_become_what_is_asked_for_is_replaced(
     assert info.restarts == 0
 
 
+async def test_a_killed_kernel_whose_last_words_take_long_is_not_waited_for(
+    real: Real, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("belljar.node.guest.contexts.context._FIT_SECONDS", 0.05)
+    monkeypatch.setattr("belljar.node.guest.contexts.context._GRACE_SECONDS", 0.0)
+    await guest.configure(env={"ANSWER": ANSWERS["no end of states"]})
+    await guest.warm()
+    await guest.configure(env={})
+    await guest.wake(env={"A": "1"})
+    assert await told(guest, env={"B": "1"}) == []
+    (info,) = await guest.contexts()
+    assert (info.restarts, info.count) == (0, 1)
+
+
 @pytest.mark.parametrize("how", ANSWERS)
 async def test_a_bad_kernel_of_a_clone_harms_its_own_context_alone(real: Real, guest: Guest, how: str) -> None:
     await execute(guest, "end()", "good")

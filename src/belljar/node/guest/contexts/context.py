@@ -281,8 +281,12 @@ class Context:
             _log.warning("a kernel did not take its new server", context=self.spec.id, error=str(error))
 
     async def _read(self, kernel: Kernel) -> None:
+        async def said(event: Mapping[str, Any], size: int) -> None:
+            if self._kernel is kernel:  # not one that was killed, and is not read to its end yet
+                await self._said(event, size)
+
         try:
-            why = await kernel.read(self._said)
+            why = await kernel.read(said)
         except Error as error:  # the sandbox has ended, or its agent
             self._ended(kernel, None, error)
             return
@@ -314,7 +318,10 @@ class Context:
         deadline = asyncio.get_running_loop().time() + _GRACE_SECONDS
         while self._kernel is kernel:
             if asyncio.get_running_loop().time() > deadline:
-                raise DeadlineExceeded("the kernel was killed and does not end")
+                # Its end comes after all it had said before: nobody waits for that.
+                _log.warning("a killed kernel is still being read", context=self.spec.id)
+                self._ended(kernel, why, None)
+                return
             await asyncio.sleep(0.005)
 
     # what it says ----------------------------------------------------------------------------------------------------
