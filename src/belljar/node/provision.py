@@ -1,6 +1,7 @@
 """From a record to a running guest: claimed from the pool, restored, or booted."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ __all__ = ("Provisioner", "Running", "release")
 
 _log = get_logger("node.provision")
 _CONFIGURE = 10.0
+_SLOW = 5.0
+"""Seconds: a start that took longer is told in the log."""
 Note = Callable[[Record], None]
 OnLost = Callable[[str, str], None]
 
@@ -65,6 +68,7 @@ class Provisioner:
         """
         self._machine.reserve.check(self._machine.instance.home)
         self._under_way += 1
+        began = time.monotonic()
         try:
             if origin is not None:
                 return await self._make(record, origin, note, on_lost)
@@ -78,6 +82,8 @@ class Provisioner:
                 return await self._make(record, origin, note, on_lost)
         finally:
             self._under_way -= 1
+            if (seconds := time.monotonic() - began) > _SLOW:
+                _log.warning("a start took long", sandbox=record.id, image=record.spec.image, seconds=round(seconds, 1))
 
     async def _take_over(self, record: Record, claimed: Claimed, note: Note, on_lost: OnLost) -> Running:
         """A member becomes the record's: awake, and with its own identity."""

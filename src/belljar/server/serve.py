@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ __all__ = ("Options", "serve")
 
 _DEFAULT_HOME = Path("/var/lib/belljar")
 _LOOK_SECONDS = 0.5
+_THREADS = 64
+"""For calls that block. asyncio's own number is cores + 4: six slow disks or forks would hold up all else on a small machine."""
 _log = get_logger("server")
 
 
@@ -52,6 +55,7 @@ async def serve(
     """Returns when it was asked to end; sandboxes stay. Raises Error when it cannot start."""
     if not options.embedded:
         check_address(options.host, tls=options.tls, insecure=options.insecure)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="blocking"))
     stop = _Stop()
     with stop.on_signals(), told_on_signal():
         try:
