@@ -4,13 +4,15 @@ The whole server runs on the real node (see conftest); this one says what a real
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from dataclasses import replace
 
+from belljar.model.backup import BackupFile, BackupPiece, BackupSize, LeftOut
 from belljar.model.code import CodeEvent, CodeSpec, ContextInfo, ContextSpec, ContextState, Done, Printed
 from belljar.model.code import Status as CodeStatus
-from belljar.model.errors import Conflict, Error, NotFound, SandboxGone, SnapshotCorrupt
+from belljar.model.errors import Conflict, Error, InvalidArgument, NotFound, SandboxGone, SnapshotCorrupt
 from belljar.model.file import Change, ChangeKind, FileInfo, FileKind
 from belljar.model.process import Exit, Output, OutputEvent, ProcessInfo, ProcessSpec, PtySize, Stream
 from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
@@ -258,6 +260,28 @@ class ScriptedGuest:
             raise self.late_failure
 
 
+class ScriptedBackup:
+    """One file for each snapshot; `hold` is waited for before the last."""
+
+    def __init__(self, node: "ScriptedNode") -> None:
+        self._node = node
+        self._ids: list[str] = []
+
+    async def size(self, snapshots: Collection[str]) -> BackupSize:
+        self._ids = sorted(snapshots)
+        return BackupSize(len(self._ids), len(self._node.bulk) * len(self._ids))
+
+    async def pieces(self) -> AsyncGenerator[BackupPiece]:
+        for id in self._ids:
+            if id not in self._node.kept:
+                yield LeftOut(id, "it is not there")
+                continue
+            yield BackupFile(f"snapshots/{id}/manifest.json", len(self._node.bulk))
+            if id == self._ids[-1] and self._node.hold is not None:
+                await self._node.hold.wait()
+            yield self._node.bulk
+
+
 class ScriptedNode:
     """`failure` is raised by the next create, whose sandbox ended with `last_words`; `gate` holds creates until it is set."""
 
@@ -268,6 +292,9 @@ class ScriptedNode:
         self.last_words: Ended | None = None
         self.gate: asyncio.Event | None = None
         self.creates = 0
+        self.backups = 0
+        self.bulk = b"kept"
+        self.hold: asyncio.Event | None = None
         self.kept: dict[str, Snapshot] = {}
         self.mounted: dict[str, dict[str, str]] = {}
         self.changed = [PathChange(f"/f{number}", PathChangeKind.ADDED, PathKind.FILE, number) for number in range(5)]
@@ -357,6 +384,16 @@ class ScriptedNode:
             snapshot, kind, "sb0", image.decode(errors="replace"), now, len(data), 9, 1.0, 1 << 30, 10 << 30
         )
         return self.kept[snapshot]
+
+    @contextlib.asynccontextmanager
+    async def backup(self, *, content: bool) -> AsyncGenerator["ScriptedBackup"]:
+        if not content:
+            raise InvalidArgument("there is no object store")
+        self.backups += 1
+        try:
+            yield ScriptedBackup(self)
+        finally:
+            self.backups -= 1
 
     async def mount(self, id: str, snapshot: str, path: str) -> None:
         here = self.mounted.setdefault(id, {})

@@ -39,7 +39,7 @@ async def test_no_route_opens_without_a_key_or_beyond_its_scope(front: Front):
     reader, runner = await key_of(front, Scope.READ), await key_of(front, Scope.RUN)
     async with client(front, None) as nobody, client(front, reader) as reading, client(front, runner) as running:
         for method, path in ROUTES:
-            administers = path.startswith(("/v1/keys", "/v1/workspaces", "/v1/audit"))
+            administers = path.startswith(("/v1/keys", "/v1/workspaces", "/v1/audit", "/v1/backup"))
             where = filled(path, sandbox)
             assert await status(nobody, method, where) == 401, path
             refused = method not in ("GET", "HEAD") or administers

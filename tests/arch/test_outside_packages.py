@@ -28,7 +28,7 @@ ONLY_IN = {
     "pyfastcdc": ("node/storage",),
     "cryptography": ("node/storage",),
     "blake3": ("node/storage", "node/snapshot"),
-    "zstandard": ("node/storage", "node/snapshot"),
+    "zstandard": ("node/storage", "node/snapshot", "base"),
     "fastapi": ("front", "server", "edge", "dashboard"),
     "starlette": ("front", "server", "edge", "dashboard"),
     "uvicorn": ("server",),

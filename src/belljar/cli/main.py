@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import belljar
-from belljar.cli import audit, doctor, key, mcp, run, sandbox, server, setup, snapshot, template, workspace
+from belljar.cli import audit, backup, doctor, key, mcp, run, sandbox, server, setup, snapshot, template, workspace
 from belljar.cli.completion import complete_for, names_a_shell
 from belljar.cli.console import UsageProblem, print_data, say
 from belljar.cli.interrupts import Interrupted
@@ -50,6 +50,7 @@ app = typer.Typer(
 )
 run.add_to(app)
 server.add_to(app)
+backup.add_to(app)
 mcp.add_to(app)
 setup.add_to(app)
 doctor.add_to(app)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from belljar.control.audit import Audit
+from belljar.control.backup import Backups
 from belljar.control.branches import Branches
 from belljar.control.keys import Keys
 from belljar.control.lineage import Lineage
@@ -30,3 +31,4 @@ class Product:
     templates: Templates
     lineage: Lineage
     audit: Audit
+    backups: Backups

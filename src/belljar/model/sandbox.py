@@ -119,7 +119,8 @@ class Ended:
     """Why and when a sandbox ended. `at` in seconds since 1970."""
 
     reason: str
-    """killed, lifetime, idle, out_of_memory, exited, agent_silent, bad_agent, start_failed, engine_failed, host_reboot, …"""
+    """killed, lifetime, idle, out_of_memory, exited, agent_silent, bad_agent, start_failed, engine_failed, host_reboot, restored,
+    …"""
     at: float
     message: str = ""
 

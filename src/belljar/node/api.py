@@ -1,15 +1,17 @@
 """The only door of a node: what the control plane may ask of one machine. In process here, over the network on many."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from belljar.model.backup import BackupPiece, BackupSize
 from belljar.model.errors import Error
 from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
 from belljar.node.guest.api import GuestApi
 
-__all__ = ("API_VERSION", "GuestApi", "NodeApi", "NodeEvent", "NodeInfo", "SandboxUsage")
+__all__ = ("API_VERSION", "GuestApi", "NodeApi", "NodeBackup", "NodeEvent", "NodeInfo", "SandboxUsage")
 
 API_VERSION = 1
 
@@ -48,6 +50,18 @@ class SandboxUsage:
     cpus: float
     processes: int
     disk: int = 0
+
+
+class NodeBackup(Protocol):
+    """The content of snapshots, none of which goes while this is held."""
+
+    async def size(self, snapshots: Collection[str]) -> BackupSize:
+        """Chooses these snapshots. Once, before `pieces`."""
+        ...
+
+    def pieces(self) -> AsyncGenerator[BackupPiece, None]:
+        """Files, each followed by its bytes; at the end what could not be read. Raises Internal."""
+        ...
 
 
 class NodeApi(Protocol):
@@ -103,6 +117,13 @@ class NodeApi(Protocol):
 
     async def import_snapshot(self, snapshot: str, chunks: AsyncIterator[bytes]) -> Snapshot:
         """The reverse, under a new id. Raises SnapshotCorrupt, SnapshotIncompatible, TooLarge, DiskFull; then nothing is kept."""
+        ...
+
+    def backup(self, *, content: bool) -> AbstractAsyncContextManager[NodeBackup]:
+        """Whatever is deleted while it is held stays, to be copied. `content`: what an object store has as well.
+
+        Raises InvalidArgument without `content` where there is no object store.
+        """
         ...
 
     async def mount(self, id: str, snapshot: str, path: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from belljar.model.errors import AlreadyExists, Conflict, DeadlineExceeded, Erro
 from belljar.model.sandbox import Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
 from belljar.node.adopt import adopt
-from belljar.node.api import API_VERSION, GuestApi, NodeEvent, NodeInfo, SandboxUsage
+from belljar.node.api import API_VERSION, GuestApi, NodeBackup, NodeEvent, NodeInfo, SandboxUsage
 from belljar.node.housekeeping import keep_house
 from belljar.node.machine import Machine
 from belljar.node.origin import Origin
@@ -114,6 +115,9 @@ class NodeService:
 
     async def import_snapshot(self, snapshot: str, chunks: AsyncIterator[bytes]) -> Snapshot:
         return await self._snapshots.import_(snapshot, chunks)
+
+    def backup(self, *, content: bool) -> AbstractAsyncContextManager[NodeBackup]:
+        return self._machine.snapshots.backup(content=content)
 
     async def mount(self, id: str, snapshot: str, path: str) -> None:
         await self._snapshots.mount(self._running(id).guest, snapshot, path)

@@ -25,7 +25,8 @@ from belljar.server.hold import EMBEDDED, SERVE, held_home
 from belljar.server.listen import Tls, check_address, serving, tcp_socket, unix_socket
 from belljar.server.settings import Settings
 from belljar.server.stacks import told_on_signal
-from belljar.server.wiring import OpenNode, key_file, wired
+from belljar.server.state_files import key_file
+from belljar.server.wiring import OpenNode, wired
 
 __all__ = ("Options", "serve")
 

@@ -3,9 +3,10 @@
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
+from functools import partial
 
 from belljar.control.audit import Audit
+from belljar.control.backup import DATABASE, Backups
 from belljar.control.branches import Branches
 from belljar.control.index import Index
 from belljar.control.keys import Keys
@@ -30,10 +31,10 @@ from belljar.control.workspaces import Workspaces
 from belljar.node.api import NodeApi
 from belljar.node.instance import Instance
 from belljar.server.settings import Settings
+from belljar.server.state_files import state_files
 
 __all__ = ("DATABASE", "OpenNode", "wired")
 
-DATABASE = "belljar.db"
 OpenNode = Callable[[Settings, Instance], AbstractAsyncContextManager[NodeApi]]
 
 
@@ -63,12 +64,21 @@ async def wired(
         Templates(TemplateStore(database), sandboxes, snapshots, origins) as templates,
     ):
         lineage = Lineage(LineageStore(database, store), sandboxes, origins)
+        backups = Backups(database, node, audit, partial(state_files, instance.home, settings))
         product = Product(
-            sandboxes, reconciler, Readers(), keys, workspaces, quotas, snapshots, branches, templates, lineage, audit
+            *(
+                sandboxes,
+                reconciler,
+                Readers(),
+                keys,
+                workspaces,
+                quotas,
+                snapshots,
+                branches,
+                templates,
+                lineage,
+                audit,
+            ),
+            backups,
         )
         yield product, lambda: len(index)
-
-
-def key_file(home: Path) -> Path:
-    """Where the first key is written, for its owner alone."""
-    return home / "key"

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import NullPool
 
 from belljar.base.tasks import TaskSet, in_thread
+from belljar.control.store.copying import sweep
 from belljar.control.store.tables import HEAD
 from belljar.model.errors import DiskFull, Internal
 
@@ -42,6 +43,7 @@ class Database:
 
     async def __aenter__(self) -> Self:
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sweep(self._file)
         try:
             version = await self._version()
             if version != HEAD:
@@ -94,6 +96,10 @@ class Database:
         never half there. Raises DiskFull, and IntegrityError for what a constraint forbids; then nothing was written.
         """
         await asyncio.shield(self._tasks.start(self._write(changes, durable), name="write"))
+
+    @property
+    def file(self) -> Path:
+        return self._file
 
     async def settled(self) -> None:
         """Returns when every write that was asked for before is there to be read."""

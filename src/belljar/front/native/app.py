@@ -12,6 +12,7 @@ import belljar
 from belljar.control.product import Product
 from belljar.front.native import (
     audit,
+    backup,
     branches,
     code,
     files,
@@ -71,6 +72,7 @@ def native_routes() -> FastAPI:
         keys.router,
         workspaces.router,
         audit.router,
+        backup.router,
     ):
         # Not include_router, which analyses every route a second and a third time: 100 ms until the first answer.
         app.router.routes.extend(router.routes)

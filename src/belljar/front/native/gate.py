@@ -24,7 +24,7 @@ _PRINCIPAL = "belljar.principal"
 _REQUEST_ID = "belljar.request_id"
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _OPEN = frozenset({"/health"})
-_ADMINISTRATION = re.compile(r"/v1/(keys|workspaces|audit)(/|$)")
+_ADMINISTRATION = re.compile(r"/v1/(keys|workspaces|audit|backup)(/|$)")
 _log = get_logger("front.native")
 
 Refusal = Callable[[Error, str], tuple[int, dict[str, str], bytes]]
@@ -120,7 +120,7 @@ class Gate:
 
 
 def _needed(scope: Scope) -> KeyScope:
-    """What a key must be allowed to: its method tells, except where keys are made and the audit log is read."""
+    """What a key must be allowed to: its method tells, except where keys are made and the audit log or all state is read."""
     if _ADMINISTRATION.match(scope["path"]):
         return KeyScope.ADMIN
     return KeyScope.READ if scope["method"] in LOOKS else KeyScope.RUN

@@ -200,6 +200,11 @@ class Shutdown(In):
     sandboxes: Annotated[bool, Field(description="True: end every sandbox first.")]
 
 
+class Backup(In):
+    with_keys: Annotated[bool, Field(description="Also the first API key and the keys of snapshots.")] = False
+    content: Annotated[bool, Field(description="False: leave out what an object store has.")] = True
+
+
 class MakeDirectory(In):
     path: RawText
     parents: bool = False

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from belljar.base.log import get_logger
-from belljar.model.errors import Cancelled, Error, Internal
+from belljar.model.errors import Cancelled, DeadlineExceeded, Error, Internal
 
 __all__ = ("Streaming", "close", "first_of", "unless_left")
 
@@ -22,7 +22,7 @@ class Streaming(Response):
     """Sends each piece as it comes. The socket's back-pressure reaches the iterator; when the client leaves it is closed.
 
     `idle` is sent when nothing was for 10 s. `failure` makes the last piece of an error on the way; without it the body just
-    breaks off, so that nobody takes it for whole.
+    breaks off, so that nobody takes it for whole. So does a body of which the client took nothing for `patience` seconds.
     """
 
     def __init__(
@@ -32,12 +32,14 @@ class Streaming(Response):
         media_type: str,
         idle: bytes = b"",
         failure: Callable[[Error], bytes] | None = None,
+        patience: float | None = None,
     ) -> None:
         super().__init__(None, media_type=media_type)
         del self.headers["content-length"]
         self._pieces = pieces
         self._idle = idle
         self._failure = failure
+        self._patience = patience
         self._sending = False
         self._sent = False
 
@@ -77,7 +79,11 @@ class Streaming(Response):
 
     async def _send(self, send: Send, piece: bytes) -> None:
         self._sending = True
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            async with asyncio.timeout(self._patience):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError:
+            raise DeadlineExceeded(f"the client took nothing for {self._patience:g} s") from None
         self._sending = False
         self._sent = True
         # Neither a fast source nor a socket that takes all (or is closed) makes the loop turn by itself.

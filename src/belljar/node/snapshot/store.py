@@ -12,7 +12,17 @@ from typing import Self
 
 from belljar.base.log import get_logger
 from belljar.base.tasks import in_thread
-from belljar.model.errors import AlreadyExists, Conflict, DiskFull, Error, Internal, NotFound, SnapshotCorrupt
+from belljar.model.errors import (
+    AlreadyExists,
+    Conflict,
+    DiskFull,
+    Error,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    SnapshotCorrupt,
+)
+from belljar.node.snapshot.backup import ContentBackup
 from belljar.node.snapshot.bundle import read_bundle, write_bundle
 from belljar.node.snapshot.cold import pack, recall, record_of, unpack
 from belljar.node.snapshot.disk import Disk, Found
@@ -48,6 +58,8 @@ class SnapshotStore:
         self._found = Found()
         self._making: set[str] = set()
         self._healing = asyncio.Lock()
+        self._backups = 0
+        """Under way: what is deleted meanwhile stays on the disk until the last of them has ended, or this server."""
 
     async def __aenter__(self) -> Self:
         owner = await to_the_end(in_thread(self._disk.prepare))
@@ -152,14 +164,14 @@ class SnapshotStore:
             yield kept.manifest, folder
 
     async def delete(self, id: str) -> None:
-        """Nobody finds it any more, also after a power cut. Its files stay until those who have it open are done.
+        """Nobody finds it any more, also after a power cut. Its files stay until those who have it open, and backups, are done.
 
         One that is not there is fine. Raises Conflict while it is being made.
         """
         if id in self._making:
             raise Conflict(f"snapshot {id} is being made")
         kept = self._found.kept.get(id)
-        if kept is not None and kept.pins:
+        if kept is not None and (kept.pins or self._backups):
             if not kept.doomed:
                 kept.doomed = True
                 with storage_errors(f"deleting snapshot {id}"):
@@ -193,6 +205,24 @@ class SnapshotStore:
             raise
         return await self._commit(replace(manifest.draft, id=id), dict(manifest.files))
 
+    @contextlib.asynccontextmanager
+    async def backup(self, *, content: bool) -> AsyncGenerator[ContentBackup]:
+        """While it lasts no content goes, neither of what is there nor of what is made meanwhile. A kill of the server ends it.
+
+        `content`: the chunks of cold ones too. Raises InvalidArgument where those are nowhere but in the state directory.
+        """
+        if not content and self._url is None:
+            raise InvalidArgument(
+                "the content of snapshots lies in this state directory and nowhere else: it is not left out",
+                hint="with BELLJAR_STORE_URL it lies in an object store",
+            )
+        self._backups += 1
+        try:
+            yield ContentBackup(self._disk, self._content, self._found, chunks=content)
+        finally:
+            self._backups -= 1
+            await to_the_end(self._free_doomed())
+
     # Cold and gone.
 
     async def cool(self, older_than: float) -> tuple[str, ...]:
@@ -200,6 +230,8 @@ class SnapshotStore:
 
         One that fails stays hot and is logged; raises Conflict, Internal or DiskFull when the content store takes nothing.
         """
+        if self._backups:
+            return ()
         latest = time.time() - older_than
         cooled: set[str] = set()
         for kept in sorted(self._found.kept.values(), key=lambda kept: kept.used):
@@ -371,7 +403,7 @@ class SnapshotStore:
                 if kept.cold is None:
                     await self._pack(kept)
                 async with kept.lock:
-                    if kept.pins == 1 and not kept.doomed:
+                    if kept.pins == 1 and not kept.doomed and not self._backups:
                         await self._drop_hot(kept)
             return not kept.is_hot
 
@@ -416,8 +448,18 @@ class SnapshotStore:
                 kept.plain = False
                 await in_thread(self._disk.drop_plain, kept.id)
             kept.pins -= 1
-            if kept.doomed and not kept.pins:
+            if kept.doomed and not kept.pins and not self._backups:
                 await self._free(kept.id)
+
+    async def _free_doomed(self) -> None:
+        """What was deleted during a backup."""
+        for kept in tuple(self._found.kept.values()):
+            async with kept.lock:
+                if kept.doomed and not kept.pins and not self._backups and kept.id in self._found.kept:
+                    try:
+                        await self._free(kept.id)
+                    except Error as error:  # nobody finds it; the next server removes it
+                        _log.error("a deleted snapshot still takes room", snapshot=kept.id, reason=error.message)
 
     async def _free(self, id: str) -> None:
         with storage_errors(f"deleting snapshot {id}"):

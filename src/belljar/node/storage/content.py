@@ -16,7 +16,7 @@ from belljar.node.storage.durable import all_of, opened_file, sync_file, to_the_
 from belljar.node.storage.keys import Key
 from belljar.node.storage.references import Hold, References
 
-__all__ = ("Collected", "ContentStore")
+__all__ = ("Collected", "ContentStore", "chunk_place", "record_place")
 
 _CHUNKS = "chunks"
 _RECORDS = "snapshots"
@@ -65,7 +65,7 @@ class ContentStore:
             known |= {name: ChunkRef(name, len(fresh[name]), len(body)) for name, body in bodies.items()}
             written |= {name: len(body) for name, body in bodies.items()}
             refs += (known[name] for name, _ in batch)
-        await self._blobs.sync([_place(name) for name in written])
+        await self._blobs.sync([chunk_place(name) for name in written])
         self._proved |= written
         return tuple(refs)
 
@@ -76,21 +76,28 @@ class ContentStore:
                 await to_the_end(in_thread(_write, file.fileno(), batch, key))
             await to_the_end(in_thread(sync_file, file.fileno()))
 
+    async def stored(self, refs: Sequence[ChunkRef]) -> AsyncGenerator[tuple[ChunkRef, bytes | None]]:
+        """Each as it lies there, packed and unchecked; None for one that is lost. At most 16 MiB in memory. Raises Internal."""
+        for start in range(0, len(refs), _BATCH):
+            batch = refs[start : start + _BATCH]
+            for ref, data in zip(batch, await all_of(self._there(ref) for ref in batch), strict=True):
+                yield ref, data
+
     async def put_record(self, id: str, data: bytes) -> None:
         """What says how a snapshot is made of chunks: durable when this returns."""
         await self._claim()
-        await self._blobs.put(f"{_RECORDS}/{id}", data)
-        await self._blobs.sync([f"{_RECORDS}/{id}"])
+        await self._blobs.put(record_place(id), data)
+        await self._blobs.sync([record_place(id)])
 
     async def record(self, id: str) -> bytes:
-        return await self._blobs.get(f"{_RECORDS}/{id}", _MAX_RECORD)
+        return await self._blobs.get(record_place(id), _MAX_RECORD)
 
     async def records(self) -> list[str]:
         return [name.rpartition("/")[2] async for page in self._blobs.list(_RECORDS) for name, _ in page]
 
     async def forget_record(self, id: str) -> None:
         if await self._is_ours():
-            await to_the_end(self._blobs.delete([f"{_RECORDS}/{id}"]))
+            await to_the_end(self._blobs.delete([record_place(id)]))
 
     async def collect(self) -> Collected:
         """Removes the chunks that nobody refers to or holds. May be killed at any point, and run beside everything else."""
@@ -105,7 +112,7 @@ class ContentStore:
                 for name in going:
                     self._proved.pop(name, None)
                 # Also when this is cancelled: one that is removed late could be one that was just put again.
-                await to_the_end(self._blobs.delete([_place(name) for name in going]))
+                await to_the_end(self._blobs.delete([chunk_place(name) for name in going]))
                 removed += len(going)
                 freed += sum(sizes[name] for name in going)
         return Collected(seen, removed, freed)
@@ -164,7 +171,7 @@ class ContentStore:
             return ChunkRef(name, size, self._proved[name])
         async with self._at_once:
             try:
-                data = await self._blobs.get(_place(name), MAX_PACKED)
+                data = await self._blobs.get(chunk_place(name), MAX_PACKED)
                 ref = ChunkRef(name, size, len(data))
                 await in_thread(unpacked, data, ref, key)
                 self._proved[name] = len(data)
@@ -174,7 +181,7 @@ class ContentStore:
 
     async def _put(self, name: bytes, body: bytes) -> None:
         async with self._at_once:
-            await self._blobs.put(_place(name), body)
+            await self._blobs.put(chunk_place(name), body)
 
     async def _fetched(self, refs: Sequence[ChunkRef]) -> AsyncGenerator[list[tuple[ChunkRef, bytes]]]:
         """Batches of packed chunks; the next one comes while the caller works on one."""
@@ -192,16 +199,28 @@ class ContentStore:
     async def _batch(self, refs: Sequence[ChunkRef]) -> list[tuple[ChunkRef, bytes]]:
         return list(zip(refs, await all_of(self._get(ref) for ref in refs), strict=True))
 
+    async def _there(self, ref: ChunkRef) -> bytes | None:
+        try:
+            return await self._get(ref)
+        except SnapshotCorrupt:
+            return None
+
     async def _get(self, ref: ChunkRef) -> bytes:
         async with self._at_once:
             try:
-                return await self._blobs.get(_place(ref.name), MAX_PACKED)
+                return await self._blobs.get(chunk_place(ref.name), MAX_PACKED)
             except NotFound as error:
                 raise SnapshotCorrupt(f"the store has lost chunk {ref.name.hex()[:16]}…") from error
 
 
-def _place(name: bytes) -> str:
+def chunk_place(name: bytes) -> str:
+    """The name of its object."""
     return f"{_CHUNKS}/{name.hex()[:2]}/{name.hex()}"
+
+
+def record_place(id: str) -> str:
+    """The name of the object that says how a snapshot is made of chunks."""
+    return f"{_RECORDS}/{id}"
 
 
 def _name(place: str) -> bytes | None:
@@ -209,7 +228,7 @@ def _name(place: str) -> bytes | None:
     last = place.rpartition("/")[2]
     with contextlib.suppress(ValueError):
         name = bytes.fromhex(last)
-        return name if len(name) == 32 and _place(name) == place else None
+        return name if len(name) == 32 and chunk_place(name) == place else None
     return None
 
 

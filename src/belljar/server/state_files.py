@@ -1,0 +1,66 @@
+"""What an operator has in the state directory beside the server's own: settings and secrets."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from belljar.model.errors import InvalidArgument
+from belljar.server.settings import CONFIG_FILE, Settings
+
+__all__ = ("STORE_KEY", "key_file", "state_files")
+
+_KEY = "key"
+STORE_KEY = "store.key"
+"""Where a restore puts the keys of snapshots, wherever they came from."""
+_SECRET = re.compile(r"^\s*store_key\s*=.*$", re.MULTILINE)
+_LEFT_OUT = "# store_key was left out of the backup"
+_MOST = 1 << 20
+
+
+def key_file(home: Path) -> Path:
+    """Where the first key is written, for its owner alone."""
+    return home / _KEY
+
+
+def state_files(home: Path, settings: Settings, with_keys: bool) -> dict[str, bytes]:
+    """For a backup: name → content. Without `with_keys` nothing in them is secret. Blocks. Raises InvalidArgument."""
+    found: dict[str, bytes] = {}
+    if (config := _read(home / CONFIG_FILE)) is not None:
+        found[CONFIG_FILE] = config if with_keys else _without_secret(config, home / CONFIG_FILE)
+    if not with_keys:
+        return found
+    if (first := _read(key_file(home))) is not None:
+        found[_KEY] = first
+    if settings.store_key_file is not None:
+        if (keys := _read(settings.store_key_file)) is None:
+            raise InvalidArgument(f"the key file {settings.store_key_file} is gone")
+        found[STORE_KEY] = keys
+    elif settings.store_key is not None:
+        found[STORE_KEY] = settings.store_key.get_secret_value().encode() + b"\n"
+    return found
+
+
+def _read(file: Path) -> bytes | None:
+    try:
+        with open(file, "rb") as opened:
+            data = opened.read(_MOST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidArgument(f"{file} cannot be read: {error.strerror}") from error
+    if len(data) > _MOST:
+        raise InvalidArgument(f"{file} is longer than {_MOST >> 20} MiB")
+    return data
+
+
+def _without_secret(config: bytes, file: Path) -> bytes:
+    text = _SECRET.sub(_LEFT_OUT, config.decode(errors="replace"))
+    try:
+        if "store_key" not in tomllib.loads(text):
+            return text.encode()
+    except tomllib.TOMLDecodeError:
+        pass  # perhaps the line was part of a text of several lines
+    raise InvalidArgument(
+        f"{file} holds a key that cannot be told from the rest",
+        hint="move it to a file of its own (store_key_file), or ask for the keys as well",
+    )
