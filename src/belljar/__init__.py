@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from belljar.model.process import Output, ProcessInfo
     from belljar.model.sandbox import Ended, Network, Status
     from belljar.model.snapshot import PathChange, SnapshotKind
+    from belljar.model.usage import UsageEntry
     from belljar.sdk._async import (
         AsyncAuditLog,
         AsyncContext,
@@ -50,9 +51,21 @@ if TYPE_CHECKING:
         AsyncSandboxPath,
         AsyncSnapshot,
         AsyncTemplate,
+        AsyncUsage,
         AsyncWorkspace,
     )
-    from belljar.sdk._sync import AuditLog, Context, Key, Process, Sandbox, SandboxPath, Snapshot, Template, Workspace
+    from belljar.sdk._sync import (
+        AuditLog,
+        Context,
+        Key,
+        Process,
+        Sandbox,
+        SandboxPath,
+        Snapshot,
+        Template,
+        Usage,
+        Workspace,
+    )
     from belljar.sdk.errors import OutputLost, ProcessFailed, ProcessTimeout, ServerUnreachable, UnsafeEntry
     from belljar.sdk.executions import Execution, ExecutionError, Result
     from belljar.sdk.kept import KeyInfo, LineageNode, Quota, Ready, SnapshotInfo, TemplateInfo, WorkspaceInfo
@@ -68,6 +81,7 @@ __all__ = (
     "AsyncSandboxPath",
     "AsyncSnapshot",
     "AsyncTemplate",
+    "AsyncUsage",
     "AsyncWorkspace",
     "AuditEntry",
     "AuditLog",
@@ -131,6 +145,8 @@ __all__ = (
     "TooLarge",
     "Unauthenticated",
     "UnsafeEntry",
+    "Usage",
+    "UsageEntry",
     "Workspace",
     "WorkspaceInfo",
     "__version__",
@@ -145,12 +161,14 @@ _ASYNC = (
     "AsyncSandboxPath",
     "AsyncSnapshot",
     "AsyncTemplate",
+    "AsyncUsage",
     "AsyncWorkspace",
 )
 _KEPT = ("KeyInfo", "LineageNode", "Quota", "Ready", "SnapshotInfo", "TemplateInfo", "WorkspaceInfo")
 _SDK_ERRORS = ("OutputLost", "ProcessFailed", "ProcessTimeout", "ServerUnreachable", "UnsafeEntry")
 _HOMES = {
     "AuditEntry": "belljar.model.audit",
+    "UsageEntry": "belljar.model.usage",
     **dict.fromkeys(("Change", "ChangeKind", "FileInfo", "FileKind"), "belljar.model.file"),
     **dict.fromkeys(("ContextInfo", "ContextState"), "belljar.model.code"),
     **dict.fromkeys(("Output", "ProcessInfo"), "belljar.model.process"),

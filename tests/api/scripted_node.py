@@ -18,6 +18,7 @@ from belljar.model.process import Exit, Output, OutputEvent, ProcessInfo, Proces
 from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import ChangeKind as PathChangeKind
 from belljar.model.snapshot import PathChange, PathKind, Snapshot, SnapshotKind
+from belljar.model.usage import Reading
 from belljar.node.api import NodeEvent, NodeInfo, SandboxUsage
 
 __all__ = ("ScriptedGuest", "ScriptedNode")
@@ -302,6 +303,8 @@ class ScriptedNode:
         self.delete_failure: Error | None = None
         self.forked: dict[str, Error] = {}
         """What becomes of a child instead, by its name."""
+        self.readings: dict[str, Reading] = {}
+        """What the running ones use, and of an ended one its last."""
         self._queues: list[asyncio.Queue[NodeEvent]] = []
         self._number = 0
 
@@ -424,7 +427,8 @@ class ScriptedNode:
 
     def end(self, id: str, reason: str, status: Status = Status.TERMINATED) -> None:
         """As if it had ended by itself."""
-        self.known[id] = replace(self.known[id], status=status, ended=Ended(reason, time.time(), "scripted"))
+        ended = Ended(reason, time.time(), "scripted")
+        self.known[id] = replace(self.known[id], status=status, ended=ended, final=self.readings.pop(id, None))
         self.say(self.known[id])
 
     async def set_lifetime(self, id: str, lifetime: float | None) -> Sandbox:
@@ -447,6 +451,9 @@ class ScriptedNode:
     async def usage(self, id: str) -> SandboxUsage:
         return SandboxUsage(1, 2, 3.5, 1.0, 4, 5)
 
+    async def meter(self, ids: Collection[str]) -> dict[str, Reading]:
+        return {id: reading for id, reading in self.readings.items() if id in ids}
+
     async def events(self) -> AsyncIterator[NodeEvent]:
         queue: asyncio.Queue[NodeEvent] = asyncio.Queue()
         self._queues.append(queue)
@@ -460,7 +467,8 @@ class ScriptedNode:
         """Sends an event; `skip`: as if so many before it had been lost."""
         self._number += 1 + skip
         event = NodeEvent(
-            self._number, sandbox.id, sandbox.status, time.time(), sandbox.started, sandbox.expires, sandbox.ended
+            *(self._number, sandbox.id, sandbox.status, time.time()),
+            *(sandbox.started, sandbox.expires, sandbox.ended, sandbox.final),
         )
         for queue in self._queues:
             queue.put_nowait(event)

@@ -10,7 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 import belljar
-from belljar.cli import audit, backup, doctor, key, mcp, run, sandbox, server, setup, snapshot, template, workspace
+from belljar.cli import (
+    audit,
+    backup,
+    doctor,
+    key,
+    mcp,
+    run,
+    sandbox,
+    server,
+    setup,
+    snapshot,
+    template,
+    usage,
+    workspace,
+)
 from belljar.cli.completion import complete_for, names_a_shell
 from belljar.cli.console import UsageProblem, print_data, say
 from belljar.cli.interrupts import Interrupted
@@ -54,6 +68,7 @@ backup.add_to(app)
 mcp.add_to(app)
 setup.add_to(app)
 doctor.add_to(app)
+usage.add_to(app)
 app.add_typer(sandbox.app, name="sandbox", cls=_Group)
 app.add_typer(snapshot.app, name="snapshot", cls=_Group)
 app.add_typer(template.app, name="template", cls=_Group)

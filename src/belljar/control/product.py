@@ -13,6 +13,7 @@ from belljar.control.reconcile import Reconciler
 from belljar.control.sandboxes import Sandboxes
 from belljar.control.snapshots import Snapshots
 from belljar.control.templates import Templates
+from belljar.control.usage import Usage
 from belljar.control.workspaces import Workspaces
 
 __all__ = ("Product",)
@@ -31,4 +32,5 @@ class Product:
     templates: Templates
     lineage: Lineage
     audit: Audit
+    usage: Usage
     backups: Backups

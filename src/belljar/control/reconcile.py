@@ -139,4 +139,11 @@ class Reconciler:
 
 
 def _applied(sandbox: Sandbox, event: NodeEvent) -> Sandbox:
-    return replace(sandbox, status=event.status, started=event.started, expires=event.expires, ended=event.ended)
+    return replace(
+        sandbox,
+        status=event.status,
+        started=event.started,
+        expires=event.expires,
+        ended=event.ended,
+        final=event.final,
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from belljar.model.errors import InvalidArgument
+from belljar.model.usage import Reading
 
 __all__ = (
     "DEFAULT_IMAGE",
@@ -127,7 +128,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What is known of one sandbox. Times in seconds since 1970. `parent`: the sandbox that it was forked from."""
+    """What is known of one sandbox. Times in seconds since 1970. `parent`: the sandbox that it was forked from.
+
+    `final`: what one that has ended had used, as the node read it last.
+    """
 
     id: str
     spec: SandboxSpec
@@ -137,6 +141,7 @@ class Sandbox:
     expires: float | None = None
     ended: Ended | None = None
     parent: str | None = None
+    final: Reading | None = field(default=None, compare=False)
 
 
 def check_name(name: str) -> str:

@@ -9,6 +9,7 @@ from belljar.model.backup import BackupPiece, BackupSize
 from belljar.model.errors import Error
 from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
+from belljar.model.usage import Reading
 from belljar.node.guest.api import GuestApi
 
 __all__ = ("API_VERSION", "GuestApi", "NodeApi", "NodeBackup", "NodeEvent", "NodeInfo", "SandboxUsage")
@@ -29,7 +30,7 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class NodeEvent:
-    """A change of one sandbox's status, after it was written down. `number` grows by one."""
+    """A change of one sandbox's status, after it was written down. `number` grows by one. `final`: as in Sandbox."""
 
     number: int
     sandbox: str
@@ -38,6 +39,7 @@ class NodeEvent:
     started: float | None = None
     expires: float | None = None
     ended: Ended | None = None
+    final: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,12 @@ class NodeApi(Protocol):
         ...
 
     async def usage(self, id: str) -> SandboxUsage: ...
+
+    async def meter(self, ids: Collection[str]) -> dict[str, Reading]:
+        """What the running ones of these use, each since it was first running: its counters never go back while this node lives,
+        whatever it is rolled back to. Those that do not run are left out: what they used is told with their end.
+        """
+        ...
 
     def events(self) -> AsyncIterator[NodeEvent]:
         """From now on; a slow reader is told by a jump of `number` and then asks `sandboxes`."""

@@ -1,7 +1,7 @@
 """What is written down of each sandbox, so that a successor of this server can go on with it or free what it held."""
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +13,7 @@ from belljar.model.errors import SandboxGone
 from belljar.model.lifecycle import Life
 from belljar.model.sandbox import Sandbox, SandboxSpec
 from belljar.node.engine.api import Instance
+from belljar.node.metering import Meter
 from belljar.node.net.slots import Slot
 
 __all__ = ("PREFIX", "Record", "Records", "gone", "sandbox_of")
@@ -27,6 +28,7 @@ class Record:
     """`boot` is the boot of the machine it was made in. `instance` (which has an id of its own) and `slot` are set before they
     are made. `held`: its kernel is paused because the host runs out of disk. `image_key`: the image that its files stand on,
     `runtime`: its guest runtime; `parent`: the snapshot that it came from last; `forked`: the sandbox that it is a fork of.
+    `meter`: from where on what its guest uses is its own.
     """
 
     id: str
@@ -40,13 +42,19 @@ class Record:
     runtime: str = ""
     parent: str | None = None
     forked: str | None = None
+    meter: Meter = field(default_factory=Meter)
     version: int = _VERSION
 
 
 def sandbox_of(record: Record) -> Sandbox:
     life = record.life
     spec = replace(record.spec, lifetime=life.lifetime, idle=life.idle)
-    return Sandbox(record.id, spec, life.status, life.created, life.started, life.expires, life.ended, record.forked)
+    # One that is about to end has not ended: it still holds things of the host.
+    ended = life.ended if life.status.is_end else None
+    return Sandbox(
+        *(record.id, spec, life.status, life.created, life.started, life.expires, ended, record.forked),
+        final=record.meter.final,
+    )
 
 
 def gone(record: Record) -> SandboxGone:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,7 @@ from belljar.model import lifecycle
 from belljar.model.errors import AlreadyExists, Conflict, DeadlineExceeded, Error, NotFound
 from belljar.model.sandbox import Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
+from belljar.model.usage import Reading
 from belljar.node.adopt import adopt
 from belljar.node.api import API_VERSION, GuestApi, NodeBackup, NodeEvent, NodeInfo, SandboxUsage
 from belljar.node.housekeeping import keep_house
@@ -169,6 +170,14 @@ class NodeService:
         limits = supervisor.record.spec.limits
         return SandboxUsage(usage.memory, limits.memory, usage.cpu_seconds, limits.cpus, usage.processes, usage.disk)
 
+    async def meter(self, ids: Collection[str]) -> dict[str, Reading]:
+        found: dict[str, Reading] = {}
+        for id in ids:  # one after the other: nobody waits for it
+            supervisor = self._live.get(id)
+            if supervisor is not None and (seen := await supervisor.reading()) is not None:
+                found[id] = seen
+        return found
+
     def waiting(self) -> tuple[int, int]:
         """Guests of the pool: those that are ready, and those that were only created."""
         return self._provisioner.pool.waiting()
@@ -251,7 +260,9 @@ class NodeService:
         self._events += 1
         life = supervisor.life
         event = NodeEvent(
-            self._events, supervisor.id, life.status, self._machine.clock.now(), life.started, life.expires, life.ended
+            *(self._events, supervisor.id, life.status, self._machine.clock.now()),
+            *(life.started, life.expires, life.ended),
+            final=supervisor.record.meter.final,
         )
         for queue in self._watchers:
             with contextlib.suppress(asyncio.QueueFull):

@@ -14,14 +14,16 @@ from belljar.model import lifecycle
 from belljar.model.errors import Conflict, EngineFailed, Error, NoCapacity
 from belljar.model.lifecycle import Instruction, Life
 from belljar.model.sandbox import Sandbox, SandboxSpec, Status
+from belljar.model.usage import Counters, Reading
 from belljar.node.activity import Activity, used
 from belljar.node.api import GuestApi
 from belljar.node.engine.api import Instance, InstanceState, Usage
 from belljar.node.guest.guest import Guest
 from belljar.node.holding import Holding, connect, free, settle
 from belljar.node.machine import Machine
+from belljar.node.metering import Meter, look, meter_of
 from belljar.node.origin import Origin
-from belljar.node.provision import Provisioner, release
+from belljar.node.provision import Provisioner, Running, release
 from belljar.node.record import Record, Records, gone, sandbox_of
 
 __all__ = ("Supervisor",)
@@ -67,6 +69,8 @@ class Supervisor:
         self._activity = Activity(machine.clock.monotonic, records.folder(record.id) / ACTIVITY)
         self._kept_alive: set[int] = set()
         """Processes of this guest that count as a use while they run."""
+        self._told = Counters()
+        """The most that its counters said: whoever was told that is never told less."""
         self.failure: Error | None = None
         """Why it could not be made, as its creator should hear it."""
 
@@ -175,6 +179,25 @@ class Supervisor:
         _, instance = self._running()
         return await self._machine.engine.usage(instance)
 
+    async def reading(self) -> Reading | None:
+        """What it uses. None when it does not run, or its end began meanwhile: it is not counted beyond that."""
+        seen = await self._look() if self.life.status is Status.RUNNING else None
+        return seen if self.life.status is Status.RUNNING else None
+
+    async def _look(self) -> Reading | None:
+        """Of all its guests; between a look at one and its answer there is no other."""
+        before = self.record
+        if before.instance is None:
+            return None
+        seen = await look(self._machine, before.instance, before.slot)
+        if self.record.instance != before.instance:
+            return None
+        seen = before.meter.of(seen)
+        if seen.counters is None:
+            return seen
+        self._told = seen.counters.at_least(self._told)
+        return replace(seen, counters=self._told)
+
     def stand_still(self, still: bool) -> None:
         """True while its kernel stands for a moment (a checkpoint): its agent's silence does not count."""
         self._still = still
@@ -213,14 +236,18 @@ class Supervisor:
         running = await self._provisioner.provision(
             replace(former, instance=None, slot=None), note=lambda _: None, on_lost=self._agent_lost, origin=origin
         )
+        try:
+            meter = await self._meter_on(running.holding)
+        except BaseException:  # no record names it yet
+            await asyncio.shield(self._tasks.start(self._discard(running), name=f"discard {self.id}"))
+            raise
         if self.life.status is not Status.RUNNING or self._guest is None:
-            await running.guest.close(gone(self.record))
-            await self._free(running.holding)
+            await self._discard(running)
             raise gone(self.record)
         old, self._guest = self._guest, running.guest
         if self._ends is not None:
             self._ends.cancel()
-        self._note(running.noted(self.record))
+        self._note(replace(running.noted(self.record), meter=meter))
         settle(self._machine, running.holding)
         self._watch()
         await old.close(Conflict(f"sandbox {self.id} was rolled back"))
@@ -228,6 +255,16 @@ class Supervisor:
         await self._follow_use()
         assert former.instance is not None
         await self._free(Holding(former.instance, former.slot))
+
+    async def _meter_on(self, holding: Holding) -> Meter:
+        """For the guest that it becomes, which is to be noted at once: what the one of now used stays its own."""
+        meter = await meter_of(self._machine, holding.instance, holding.slot)
+        await self._look()
+        return replace(meter, past=self._told.at_least(self.record.meter.past))
+
+    async def _discard(self, running: Running) -> None:
+        await running.guest.close(gone(self.record))
+        await self._free(running.holding)
 
     async def _free(self, holding: Holding) -> None:
         """What no record names: where it cannot be freed, the next server does it."""
@@ -355,7 +392,8 @@ class Supervisor:
             self.post(lifecycle.ProvisionFailed(self._machine.clock.now(), str(error)))
             raise
         self._guest = running.guest
-        self._note(running.noted(self.record))
+        meter = await meter_of(self._machine, running.holding.instance, running.holding.slot)
+        self._note(replace(running.noted(self.record), meter=meter))
         settle(self._machine, running.holding)
         self._watch()
         with self._activity:  # its time begins now
@@ -386,6 +424,7 @@ class Supervisor:
             await self._guest.close(gone(self.record))
             self._guest = None
         await self._tasks.close()
+        await self._read_last()
         while True:
             try:
                 await release(self._machine, self.record)
@@ -397,6 +436,15 @@ class Supervisor:
         self._activity.keep(False)
         self.record = replace(self.record, instance=None, slot=None)
         self.post(lifecycle.Released(self._machine.clock.now()))
+
+    async def _read_last(self) -> None:
+        """What it had used, while its cgroup and its link are still there; a successor that releases it again keeps that."""
+        if (
+            self.life.started is not None
+            and self.record.meter.final is None
+            and (seen := await self._look()) is not None
+        ):
+            self._note(replace(self.record, meter=replace(self.record.meter, final=seen)))
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         _log.error("a task of a sandbox failed", sandbox=self.id, task=name, exc_info=error)

@@ -12,6 +12,8 @@ from belljar.model.process import ProcessInfo, StreamState
 from belljar.model.sandbox import Ended, Status
 from belljar.model.snapshot import ChangeKind as PathChangeKind
 from belljar.model.snapshot import PathChange, PathKind, SnapshotKind
+from belljar.model.usage import UsageEntry
+from belljar.model.usage import entry_of as usage_entry
 from belljar.sdk.kept import KeyInfo, LineageNode, Quota, Ready, SnapshotInfo, TemplateInfo, WorkspaceInfo
 from belljar.sdk.values import SandboxInfo, SandboxLogs, SandboxStats
 
@@ -31,6 +33,7 @@ __all__ = (
     "stats_of",
     "template_of",
     "trees_of",
+    "usage_entry_of",
     "workspace_of",
 )
 
@@ -162,6 +165,10 @@ def path_change_of(value: Json) -> PathChange:
 def audit_entry_of(value: Json) -> AuditEntry:
     """What a newer server says beyond it is left out."""
     return entry_of({name: value.get(name) for name in AuditEntry.__dataclass_fields__})
+
+
+def usage_entry_of(value: Json) -> UsageEntry:
+    return usage_entry(value)
 
 
 def key_of(value: Json) -> KeyInfo:

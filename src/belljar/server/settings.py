@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     """Of each workspace."""
     audit_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     """So long an entry of the audit log is kept; 0: forever."""
+    usage_days: Annotated[int, Field(ge=0, le=36_500)] = 400
+    """So long the hours of what was used are kept; 0: forever."""
+    usage_every: Annotated[_Seconds, Field(ge=1.0, le=3600.0)] = 30.0
+    """Between two readings of what a sandbox uses."""
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Of each listener."""
     pool: Annotated[int, Field(ge=0, le=1000)] | None = None

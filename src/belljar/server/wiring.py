@@ -11,6 +11,7 @@ from belljar.control.branches import Branches
 from belljar.control.index import Index
 from belljar.control.keys import Keys
 from belljar.control.lineage import Lineage
+from belljar.control.meters import Meters
 from belljar.control.origins import Origins
 from belljar.control.processes import Readers
 from belljar.control.product import Product
@@ -25,8 +26,10 @@ from belljar.control.store.lineage import LineageStore
 from belljar.control.store.sandboxes import SandboxStore
 from belljar.control.store.snapshots import SnapshotStore
 from belljar.control.store.templates import TemplateStore
+from belljar.control.store.usage import UsageStore
 from belljar.control.store.workspaces import WorkspaceStore
 from belljar.control.templates import Templates
+from belljar.control.usage import Usage
 from belljar.control.workspaces import Workspaces
 from belljar.node.api import NodeApi
 from belljar.node.instance import Instance
@@ -47,11 +50,13 @@ async def wired(
     async with (
         Database(instance.home / DATABASE) as database,
         Audit(AuditStore(database), days=settings.audit_days) as audit,
-        SandboxStore(database) as store,
+        Meters(used := UsageStore(database), index) as meters,
+        SandboxStore(database, meters) as store,
         open_node(settings, instance) as node,
         Keys(KeyStore(database)) as keys,
         Workspaces(WorkspaceStore(database), keys) as workspaces,
         Reconciler(node, store, index) as reconciler,
+        Usage(node, meters, used, store, every=settings.usage_every, days=settings.usage_days) as usage,
         Sandboxes(
             node,
             store,
@@ -66,19 +71,7 @@ async def wired(
         lineage = Lineage(LineageStore(database, store), sandboxes, origins)
         backups = Backups(database, node, audit, partial(state_files, instance.home, settings))
         product = Product(
-            *(
-                sandboxes,
-                reconciler,
-                Readers(),
-                keys,
-                workspaces,
-                quotas,
-                snapshots,
-                branches,
-                templates,
-                lineage,
-                audit,
-            ),
-            backups,
+            *(sandboxes, reconciler, Readers(), keys, workspaces, quotas, snapshots, branches, templates, lineage),
+            *(audit, usage, backups),
         )
         yield product, lambda: len(index)

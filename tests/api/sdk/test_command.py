@@ -239,6 +239,27 @@ def test_the_audit_log_is_listed_exported_and_verified(command: Command, tmp_pat
     assert b"there is no entry" in command("audit", "verify", "-").stdout
 
 
+def test_what_was_used_is_told_by_sandbox_hour_and_workspace(command: Command) -> None:
+    id = command("sandbox", "create").stdout.decode().strip()
+    command("sandbox", "rm", id, "--yes")
+    lines = json.loads(command("usage", "--json", "--from", "1h").stdout)
+    (own,) = [line for line in lines if line["sandbox"] == id]
+    assert own["workspace"] == "default"
+    assert own["running_us"] > 0
+    row = next(row for row in command("usage").stdout.decode().splitlines() if row.startswith(id))
+    assert len(row.split("\t")) == 7
+    for by in ("hour", "workspace"):
+        told = json.loads(command("usage", "--by", by, "--json").stdout)
+        assert sum(line["running_us"] for line in told) >= own["running_us"]
+        assert all(line["sandbox"] is None for line in told)
+    (line,) = command("usage", "--by", "workspace", "--workspace", "default", "-n", "1").stdout.splitlines()
+    assert line.startswith(b"default\t")
+    assert json.loads(command("usage", "--json", "--to", "3h").stdout) == []
+    assert b"duration" in command("usage", "--from", "soon", status=2).stderr
+    assert b"--by" in command("usage", "--by", "day", status=2).stderr
+    assert b"from lies before to" in command("usage", "--from", "1h", "--to", "2h", status=1).stderr
+
+
 def test_lines_about_the_audit_log_that_cannot_be_understood(command: Command, tmp_path: Path) -> None:
     assert b"--head" in command("audit", "verify", "-", "--head", "5:abc", status=2).stderr
     assert b"no file" in command("audit", "verify", "none.jsonl", status=2).stderr

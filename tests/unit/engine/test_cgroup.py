@@ -99,6 +99,7 @@ def test_usage_does_not_count_file_data_that_can_be_dropped(tmp_path: Path) -> N
     (tmp_path / "pids/p/a/pids.current").write_text("12\n")
     usage = groups.usage("p/a")
     assert (usage.memory, usage.cpu_seconds, usage.processes) == (1000, 2.5, 12)
+    assert groups.cpu_time("p/a") == 2_500_000
     assert groups.was_out_of_memory("p/a")
 
 
@@ -112,12 +113,15 @@ def test_usage_of_version_two(tmp_path: Path) -> None:
     (folder / "pids.current").write_text("3\n")
     usage = groups.usage("p/a")
     assert (usage.memory, usage.cpu_seconds, usage.processes) == (4000, 1.5, 3)
+    assert groups.cpu_time("p/a") == 1_500_000
     assert not groups.was_out_of_memory("p/a")
 
 
 def test_what_is_not_there_counts_nothing(tmp_path: Path) -> None:
-    usage = Cgroups(v1(tmp_path)).usage("p/none")
+    groups = Cgroups(v1(tmp_path))
+    usage = groups.usage("p/none")
     assert (usage.memory, usage.cpu_seconds, usage.processes) == (0, 0.0, 0)
+    assert groups.cpu_time("p/none") is None
 
 
 async def test_a_group_that_does_not_empty_is_an_error_with_a_deadline(tmp_path: Path) -> None:

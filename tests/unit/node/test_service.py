@@ -28,7 +28,8 @@ from belljar.node.engine.fake.driver import FakeEngine
 from belljar.node.engine.fake.plan import FakePlan
 from belljar.node.instance import Instance
 from belljar.node.machine import Machine, Reserve
-from belljar.node.record import Records
+from belljar.node.provision import release
+from belljar.node.record import Record, Records
 from belljar.node.service import NodeService
 from belljar.node.snapshot.filesystem import Filesystems
 from belljar.node.snapshot.store import SnapshotStore
@@ -191,6 +192,28 @@ async def test_a_lifetime_ends_a_sandbox_and_can_be_moved(bench: Bench) -> None:
         assert later.expires is not None and sandbox.expires is not None and later.expires < sandbox.expires
         sandbox = await ended(node, sandbox.id)
         assert sandbox.ended is not None and sandbox.ended.reason == "lifetime"
+
+
+async def test_one_that_is_about_to_end_has_not_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(machine: Machine, record: Record) -> None:
+        await go_on.wait()
+        await release(machine, record)
+
+    monkeypatch.setattr("belljar.node.supervisor.release", slow)
+    async with bench.node() as node:
+        sandbox = await node.create(new_id("sb"), SandboxSpec())
+        ending = asyncio.ensure_future(node.terminate(sandbox.id))
+
+        async def begun() -> bool:
+            return (await node.get(sandbox.id)).status is Status.TERMINATING
+
+        assert await wait_until(begun, timeout=10)
+        (seen,) = await node.sandboxes()
+        assert (seen.status, seen.ended) == (Status.TERMINATING, None)
+        go_on.set()
+        assert (await ending).ended is not None
 
 
 async def test_one_that_dies_by_itself_is_failed_and_freed(bench: Bench) -> None:

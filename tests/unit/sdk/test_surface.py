@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 import belljar
-from belljar.sdk._async import AsyncAuditLog, AsyncProcess, AsyncSandbox, AsyncSandboxPath, AsyncSnapshot, AsyncTemplate
+from belljar.sdk._async import (
+    AsyncAuditLog,
+    AsyncProcess,
+    AsyncSandbox,
+    AsyncSandboxPath,
+    AsyncSnapshot,
+    AsyncTemplate,
+    AsyncUsage,
+)
 from belljar.sdk._async.branching import AsyncBranching
-from belljar.sdk._sync import AuditLog, Process, Sandbox, SandboxPath, Snapshot, Template
+from belljar.sdk._sync import AuditLog, Process, Sandbox, SandboxPath, Snapshot, Template, Usage
 from belljar.sdk._sync.branching import Branching
 
 ROOT = Path(__file__).parents[3]
@@ -60,6 +68,7 @@ def test_each_public_name_is_there(name: str) -> None:
         (AsyncSnapshot, Snapshot),
         (AsyncTemplate, Template),
         (AsyncAuditLog, AuditLog),
+        (AsyncUsage, Usage),
     ],
 )
 def test_both_sides_have_the_same_names_and_no_coroutine_is_left(ours: type, twin: type) -> None:
@@ -79,7 +88,7 @@ def test_both_sides_have_the_same_names_and_no_coroutine_is_left(ours: type, twi
 def test_every_public_method_says_what_it_does() -> None:
     silent = [
         f"{kind.__name__}.{name}"
-        for kind in (Sandbox, Branching, Process, Snapshot, Template, AuditLog)
+        for kind in (Sandbox, Branching, Process, Snapshot, Template, AuditLog, Usage)
         for name, member in vars(kind).items()
         if inspect.isfunction(member) and not name.startswith("_") and not member.__doc__
     ]

@@ -1,9 +1,9 @@
 """Rows of sandboxes, and the keys with which a caller repeats a create."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -15,7 +15,7 @@ from belljar.control.store.tables import IdempotencyRow, SandboxRow
 from belljar.model.errors import AlreadyExists, Error
 from belljar.model.sandbox import Ended, Limits, Network, Sandbox, SandboxSpec, Status
 
-__all__ = ("Filter", "Record", "Repeat", "SandboxStore", "record_of_sandbox")
+__all__ = ("Companion", "Filter", "Record", "Repeat", "SandboxStore", "record_of_sandbox")
 
 _log = get_logger("control.store")
 _BEHIND_SECONDS = 0.02
@@ -74,14 +74,23 @@ class Filter:
     name: str | None = None
 
 
+class Companion(Protocol):
+    """Has something to write in the very transaction in which a sandbox's row follows the node."""
+
+    def changes(self, ids: Collection[str]) -> tuple[list[Change], Callable[[], None]]:
+        """And what to call once they are written. When they could not be, this is asked again."""
+        ...
+
+
 class SandboxStore:
     """Own it as an async context manager: leaving writes down what is still on its way.
 
     What only follows the node is written behind, many rows at once, and before anything is read.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, companion: Companion | None = None) -> None:
         self._database = database
+        self._companion = companion
         self._behind: dict[str, Sandbox] = {}
         self._wake = asyncio.Event()
         self._tasks = TaskSet(lambda name, error: _log.error("a task failed", task=name, exc_info=error))
@@ -213,7 +222,11 @@ class SandboxStore:
         """The changes, and with them everything that is behind."""
         taken, self._behind = self._behind, {}
         following: list[Change] = [(_FOLLOW, [_progress_of(sandbox) for sandbox in taken.values()])] if taken else []
+        written: Callable[[], None] | None = None
         try:
+            if taken and self._companion is not None:
+                more, written = self._companion.changes(taken)
+                following += more
             await self._database.write(*following, *changes, durable=durable)
         except BaseException:
             for newer in self._behind.values():
@@ -221,6 +234,8 @@ class SandboxStore:
             self._behind = taken
             self._wake.set()
             raise
+        if written is not None:
+            written()
 
 
 def _put(behind: dict[str, Sandbox], sandbox: Sandbox) -> None:

@@ -15,10 +15,12 @@ __all__ = (
     "SandboxRow",
     "SnapshotRow",
     "TemplateRow",
+    "UsageHourRow",
+    "UsageRow",
     "WorkspaceRow",
 )
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest step of the schema: a store that is there needs no look at the steps (alembic takes 300 ms to import)."""
 DEFAULT_WORKSPACE = "default"
 
@@ -215,3 +217,49 @@ class AuditRow(Base):
     hash: Mapped[str]
 
     __table_args__ = (Index("audit_by_time", "workspace", "at"), {"sqlite_with_rowid": False})
+
+
+class _Used:
+    """The columns of `model.usage.Amounts`."""
+
+    running_us: Mapped[int] = mapped_column(BigInteger)
+    cpu_us: Mapped[int] = mapped_column(BigInteger)
+    memory_mib_ms: Mapped[int] = mapped_column(BigInteger)
+    disk_mib_ms: Mapped[int] = mapped_column(BigInteger)
+    received_bytes: Mapped[int] = mapped_column(BigInteger)
+    sent_bytes: Mapped[int] = mapped_column(BigInteger)
+    promised_cpu_us: Mapped[int] = mapped_column(BigInteger)
+    promised_memory_mib_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class UsageRow(_Used, Base):
+    """The account of one sandbox: how far it is counted, what its counters said last, and all it used. Times in microseconds."""
+
+    __tablename__ = "usage"
+
+    sandbox: Mapped[str] = mapped_column(primary_key=True)
+    workspace: Mapped[str]
+    millicores: Mapped[int]
+    memory: Mapped[int] = mapped_column(BigInteger)
+    begun: Mapped[int] = mapped_column(BigInteger)
+    until: Mapped[int] = mapped_column(BigInteger)
+    closed: Mapped[bool]
+    seen_cpu_us: Mapped[int] = mapped_column(BigInteger)
+    seen_received_bytes: Mapped[int] = mapped_column(BigInteger)
+    seen_sent_bytes: Mapped[int] = mapped_column(BigInteger)
+    memory_seen: Mapped[int | None] = mapped_column(BigInteger)
+    disk_seen: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("usage_open", "closed", "until"),)
+
+
+class UsageHourRow(_Used, Base):
+    """What a sandbox used in one hour (counted from 1970). It outlives the sandbox, the workspace, and is pruned by its age."""
+
+    __tablename__ = "usage_hours"
+
+    sandbox: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    workspace: Mapped[str]
+
+    __table_args__ = (Index("usage_by_hour", "hour", "workspace"), {"sqlite_with_rowid": False})

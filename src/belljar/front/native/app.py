@@ -22,6 +22,7 @@ from belljar.front.native import (
     snapshots,
     system,
     templates,
+    usage,
     workspaces,
 )
 from belljar.front.native.errors import add_error_handlers, error_headers, error_json, status_of
@@ -73,6 +74,7 @@ def native_routes() -> FastAPI:
         workspaces.router,
         audit.router,
         backup.router,
+        usage.router,
     ):
         # Not include_router, which analyses every route a second and a third time: 100 ms until the first answer.
         app.router.routes.extend(router.routes)

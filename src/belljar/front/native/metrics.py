@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Self
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 from starlette.types import Scope
@@ -14,6 +15,7 @@ from starlette.types import Scope
 import belljar
 from belljar.base.tasks import in_thread
 from belljar.control.product import Product
+from belljar.model.usage import UsageEntry
 
 __all__ = ("CONTENT_TYPE", "Metrics")
 
@@ -117,7 +119,27 @@ class _Now(Collector):
             for workspace in product.workspaces.list()
             for name, value in workspace.quota.said().items()
         }
+        yield _used(product)
         yield _gauge("belljar_quota", "The bound, where there is one; of creates and requests per second.", _OF, bounds)
+
+
+def _used(product: Product) -> Metric:
+    family = CounterMetricFamily(
+        "belljar_used", "What sandboxes used since the server started: seconds, GiB-seconds, bytes.", labels=_OF
+    )
+    for workspace, amounts in product.usage.meters.totals().items():
+        used = UsageEntry(**asdict(amounts))
+        values = {
+            "running_seconds": used.running_seconds,
+            "cpu_seconds": used.cpu_seconds,
+            "memory_gib_seconds": used.memory_gib_seconds,
+            "disk_gib_seconds": used.disk_gib_seconds,
+            "received_bytes": used.received_bytes,
+            "sent_bytes": used.sent_bytes,
+        }
+        for name, value in values.items():
+            family.add_metric((workspace, name), value)
+    return family
 
 
 def _gauge(name: str, about: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]) -> Metric:

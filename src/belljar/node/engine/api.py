@@ -225,6 +225,10 @@ class Engine(Protocol):
 
     async def usage(self, instance: Instance) -> Usage: ...
 
+    async def cpu_time(self, instance: Instance) -> int | None:
+        """Microseconds of CPU since its start: what `usage` says, alone and at once. None when the host does not say."""
+        ...
+
     async def limit(self, instance: Instance, limits: Limits) -> None:
         """Changes the host's limits of a live instance; what the guest sees stays."""
         ...

@@ -29,7 +29,7 @@ from belljar.node.instance import Instance
 from belljar.node.net.conntrack import forget_flows
 from belljar.node.net.slot import GUEST_MAC, HOST_MAC, Slot
 
-__all__ = ("Links", "remove_links", "routed_networks", "tcp_peers", "uplink_mtu")
+__all__ = ("Links", "link_traffic", "remove_links", "routed_networks", "tcp_peers", "uplink_mtu")
 
 T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000
@@ -44,6 +44,7 @@ _SOL_PACKET = 263
 _PACKET_VNET_HDR = 15
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SOCKET_BUFFER = 4 << 20
+_DEVICES = Path("/sys/class/net")
 _SOCKET_DEADLINE = 10.0
 _LINK_SETTINGS = (
     # One guest behind each link, with one address: nothing else may be answered, believed or learnt there.
@@ -150,6 +151,15 @@ class Links:
         except NetlinkError as error:
             if error.code != errno.ENODEV:
                 raise
+
+
+def link_traffic(link: str) -> tuple[int, int] | None:
+    """Bytes that went to the far end of a link and came from there since it was made. Blocks (50 µs)."""
+    folder = _DEVICES / link / "statistics"
+    try:
+        return int((folder / "tx_bytes").read_text()), int((folder / "rx_bytes").read_text())
+    except (OSError, ValueError):
+        return None
 
 
 async def _result(future: "Future[T]") -> T:

@@ -21,7 +21,7 @@ from belljar.model.sandbox import Network
 from belljar.node.instance import Instance
 from belljar.node.net.blocks import POOLS, Blocks
 from belljar.node.net.dns import Forwarder
-from belljar.node.net.links import Links, remove_links, routed_networks, tcp_peers, uplink_mtu
+from belljar.node.net.links import Links, link_traffic, remove_links, routed_networks, tcp_peers, uplink_mtu
 from belljar.node.net.resolvers import Resolvers
 from belljar.node.net.rules import MAX_FLOWS, Resolver, Rules, flows_of_one, render
 from belljar.node.net.slot import SLOTS, Slot, slot_at
@@ -129,6 +129,10 @@ class SlotPool:
     def open_socket(self, slot: Slot) -> int:
         """A packet socket on the slot's far end for one engine instance; the caller closes it. Blocks: call it in a thread."""
         return self._links.open_socket(slot)
+
+    async def traffic(self, slot: Slot) -> tuple[int, int] | None:
+        """Bytes that the guest received and sent since the link was made; None when the host does not say."""
+        return await in_thread(link_traffic, slot.link)
 
     async def set_network(self, slot: Slot, network: Network) -> None:
         """What the slot may reach from now on; a tightening also ends live connections."""

@@ -8,6 +8,7 @@ from belljar.sdk._async.process import AsyncProcess
 from belljar.sdk._async.sandbox import AsyncSandbox
 from belljar.sdk._async.snapshot import AsyncSnapshot
 from belljar.sdk._async.template import AsyncTemplate
+from belljar.sdk._async.usage import AsyncUsage
 from belljar.sdk._async.workspace import AsyncWorkspace
 
 __all__ = (
@@ -19,5 +20,6 @@ __all__ = (
     "AsyncSandboxPath",
     "AsyncSnapshot",
     "AsyncTemplate",
+    "AsyncUsage",
     "AsyncWorkspace",
 )

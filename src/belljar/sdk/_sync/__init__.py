@@ -9,6 +9,18 @@ from belljar.sdk._sync.process import Process
 from belljar.sdk._sync.sandbox import Sandbox
 from belljar.sdk._sync.snapshot import Snapshot
 from belljar.sdk._sync.template import Template
+from belljar.sdk._sync.usage import Usage
 from belljar.sdk._sync.workspace import Workspace
 
-__all__ = ("AuditLog", "Context", "Key", "Process", "Sandbox", "SandboxPath", "Snapshot", "Template", "Workspace")
+__all__ = (
+    "AuditLog",
+    "Context",
+    "Key",
+    "Process",
+    "Sandbox",
+    "SandboxPath",
+    "Snapshot",
+    "Template",
+    "Usage",
+    "Workspace",
+)

@@ -156,6 +156,9 @@ class FakeEngine:
     async def usage(self, instance: Instance) -> Usage:
         return await in_thread(_usage, self._marked(instance.spec.id))
 
+    async def cpu_time(self, instance: Instance) -> int | None:
+        return round((await self.usage(instance)).cpu_seconds * 1e6) or None
+
     async def limit(self, instance: Instance, limits: Limits) -> None:
         return
 

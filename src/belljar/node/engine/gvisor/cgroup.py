@@ -124,17 +124,23 @@ class Cgroups:
 
     def usage(self, name: str) -> Usage:
         """What is counted now; zeros for what cannot be read. Cached file data that can be dropped is not memory in use."""
-        memory, cpu = 0, 0.0
+        memory = 0
         if (folder := self._of("memory", name)) is not None:
             v1 = "memory" in self._v1
             total = _read(folder / ("memory.usage_in_bytes" if v1 else "memory.current"))
             memory = max(0, total - _key(folder / "memory.stat", "total_inactive_file" if v1 else "inactive_file"))
-        if "cpuacct" in self._v1:
-            cpu = _read(self._v1["cpuacct"] / name / "cpuacct.usage") / 1e9
-        elif self._v2 is not None:
-            cpu = _key(self._v2 / name / "cpu.stat", "usage_usec") / 1e6
+        cpu = (self.cpu_time(name) or 0) / 1e6
         folder = self._of("pids", name)
         return Usage(memory, cpu, 0 if folder is None else _read(folder / "pids.current"))
+
+    def cpu_time(self, name: str) -> int | None:
+        """Microseconds since the group was made; None for what cannot be read (a kernel that was started had some)."""
+        micros = 0
+        if "cpuacct" in self._v1:
+            micros = _read(self._v1["cpuacct"] / name / "cpuacct.usage") // 1000
+        elif self._v2 is not None:
+            micros = _key(self._v2 / name / "cpu.stat", "usage_usec")
+        return micros or None
 
     def was_out_of_memory(self, name: str) -> bool:
         """Whether the host ended something in the group at its memory limit."""

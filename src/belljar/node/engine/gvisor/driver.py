@@ -277,6 +277,9 @@ class GvisorEngine:
     async def usage(self, instance: Instance) -> Usage:
         return await in_thread(self._usage, instance)
 
+    async def cpu_time(self, instance: Instance) -> int | None:
+        return await in_thread(self._groups.cpu_time, instance.spec.cgroup)
+
     async def limit(self, instance: Instance, limits: Limits) -> None:
         try:
             await in_thread(self._groups.limit, instance.spec.cgroup, limits)
