@@ -24,7 +24,7 @@ from pathlib import Path
 from belljar.base.files import lock_file, remove_tree
 from belljar.base.home import cache_home
 
-__all__ = ("ROOT", "Environment", "Say", "environment_of", "run_group", "uv_command")
+__all__ = ("ROOT", "Environment", "Say", "environment_of", "main", "run_group", "uv_command")
 
 ROOT = Path(__file__).parents[2]
 Say = Callable[[str], None]
@@ -191,3 +191,13 @@ def _versions(pins: str) -> dict[str, str]:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def main() -> None:
+    """All of them, so that no test's time has the downloads in it, and no sandbox starts while the disk is full of them."""
+    for requirements in sorted(Path(__file__).parent.glob("*/requirements*.txt")):
+        environment_of(requirements, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()
