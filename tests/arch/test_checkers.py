@@ -46,6 +46,6 @@ def test_shell_scripts_are_sound() -> None:
     check(BIN / "shellcheck", "--external-sources", *scripts)
 
 
-@pytest.mark.parametrize("maker", ["make_sync.py", "make_errors.py"])
+@pytest.mark.parametrize("maker", ["make_sync.py", "make_errors.py", "make_api.py"])
 def test_what_is_made_from_the_source_is_fresh(maker: str) -> None:
     check(sys.executable, ROOT / "scripts" / maker, "--check")
