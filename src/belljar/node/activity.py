@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
-from belljar.model.errors import DeadlineExceeded
 from belljar.model.process import OutputEvent, ProcessInfo, ProcessSpec
 from belljar.node.api import GuestApi
 
@@ -69,12 +68,8 @@ class Activity:
     async def last_as_long_as(self, guest: GuestApi, process: int) -> None:
         """In use until that process has ended. Raises what waiting for it raises."""
         with self:
-            while True:
-                try:
-                    await guest.wait(process, timeout=_WAIT)
-                except DeadlineExceeded:
-                    continue
-                return
+            while (await guest.wait(process, timeout=_WAIT)).returncode is None:
+                pass
 
 
 def used(guest: GuestApi, activity: Activity, keep_alive: Callable[[int], None]) -> GuestApi:
