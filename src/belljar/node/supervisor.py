@@ -396,9 +396,9 @@ class Supervisor:
         self._note(replace(running.noted(self.record), meter=meter))
         settle(self._machine, running.holding)
         self._watch()
-        with self._activity:  # its time begins now
+        with self._activity:  # its time begins when it is ready
             await self._follow_use()
-        self.post(lifecycle.Ready(self._machine.clock.now()))
+            self.post(lifecycle.Ready(self._machine.clock.now()))
 
     def _note(self, record: Record) -> None:
         """Writes down what is about to be made; the life may have moved on meanwhile and stays."""
