@@ -51,7 +51,7 @@ async def look(machine: Machine, instance: Instance, slot: Slot | None) -> Readi
 
 
 async def meter_of(machine: Machine, instance: Instance, slot: Slot | None) -> Meter:
-    """Of the sandbox that this guest becomes now. Never raises; 0.5 ms of a create."""
+    """Of the sandbox that this guest becomes now. Never raises; 0.7 ms of a create."""
     base: Counters | None = None
     try:
         base = await _counters(machine, instance, slot)

@@ -120,6 +120,8 @@ class Supervisor:
 
     async def _follow_use(self) -> None:
         """Whatever was there before: processes that want to keep it alive, and what is written down."""
+        if self.life.ended is not None:
+            return  # what was noted is taken away with the rest
         self._activity.keep(self.life.idle is not None)
         guest = self._guest
         if self.life.idle is None or guest is None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 from tests.unit.node.test_service import Bench, bench, ended
@@ -123,6 +124,17 @@ async def test_the_timer_can_be_set_moved_and_taken_away(bench: Bench) -> None:
             return not (bench.instance.sandboxes / other.id / "active").exists()
 
         assert await wait_until(forgotten, timeout=1)
+
+
+async def test_a_timer_that_comes_too_late_leaves_nothing(bench: Bench) -> None:
+    async with bench.node() as node:
+        sandbox = await node.create(new_id("sb"), SandboxSpec())
+        supervisor = node._live[sandbox.id]
+        await node.terminate(sandbox.id)
+        await supervisor._follow_use()
+        supervisor.record = replace(supervisor.record, life=replace(supervisor.life, idle=5.0))
+        await supervisor._follow_use()
+        assert not (bench.instance.sandboxes / sandbox.id / "active").exists()
 
 
 @pytest.mark.parametrize("idle", [0, 0.5, -1, float("nan")])
