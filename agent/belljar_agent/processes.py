@@ -193,6 +193,16 @@ class Processes:
                 raise refusal_of(error, "resize") from None
         return {}
 
+    def forget(self, _args: Args) -> Answer:
+        """Those that have ended, as if they had never been."""
+        for process in self._ended:
+            del self._by_id[process.id]
+            self._by_key.pop(process.key, None)
+            process.close()
+        self._ended.clear()
+        self._next_id = max(self._by_id, default=0) + 1
+        return {}
+
     def let_go(self, _args: Args) -> Answer:
         """Readers of an earlier session will not come back: they read from another sandbox, of which this is a clone."""
         self.release()

@@ -65,6 +65,7 @@ class Service:
         self._answers: dict[str, Callable[[Args], Answer]] = {
             "configure": self.settings.configure,
             "release": self._processes.let_go,
+            "forget": self._processes.forget,
             "processes": self._processes.list,
             "process": self._processes.show,
             "attach": self._processes.attach,

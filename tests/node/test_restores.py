@@ -114,6 +114,7 @@ async def test_what_waits_is_new_and_becomes_the_sandbox_that_was_asked_for(plac
             assert await wait_until(waits, timeout=60)
             spec = replace(SPEC, name=f"twin{number}", env={"MINE": str(number)}, user="user", network=Network.NONE)
             ids.append((await place.node.create(new_id("sb"), spec)).id)
+            assert await place.node.guest(ids[-1]).processes() == [], "what warmed it up is not known"
             said = await place.sh(
                 ids[-1], "hostname; cat /etc/hostname; uname -n; echo $MINE; id -un; pwd; cat /etc/resolv.conf"
             )

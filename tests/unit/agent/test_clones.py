@@ -25,6 +25,17 @@ def test_a_process_waits_for_no_reader_of_another_sandbox(agent: Agent) -> None:
     second.ask("signal", id=process["id"], signal=9)
 
 
+def test_what_ran_before_anybody_came_is_forgotten_and_what_runs_is_not(client: Client) -> None:
+    running = client.start("sleep", "60")
+    client.run("/bin/sh", "-c", "echo once")
+    assert len(client.ask("processes")["processes"]) == 2
+    assert client.ask("forget") == {}
+    assert [one["id"] for one in client.ask("processes")["processes"]] == [running["id"]]
+    assert client.run("/bin/sh", "-c", "echo again")[1] == b"again\n"
+    assert [one["id"] for one in client.ask("processes")["processes"]] == [running["id"], running["id"] + 1]
+    client.ask("signal", id=running["id"], signal=9)
+
+
 @pytest.mark.parametrize("args", [{"tmp": 0}, {"tmp": -1}, {"shm": "1G"}, {"shm": True}, {"tmp": 1 << 63}])
 def test_a_size_that_is_none_is_refused_and_nothing_is_changed(client: Client, args: dict[str, object]) -> None:
     with pytest.raises(Refused):

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from belljar.model.errors import Conflict
+from belljar.model.errors import Conflict, Error
 from belljar.model.process import Exit, Output, OutputEvent, ProcessInfo, ProcessSpec, PtySize, Stream
 from belljar.node.guest.facts import listing, process_of
 from belljar.node.guest.inputs import Inputs
@@ -24,6 +24,8 @@ _LOOK_AGAIN = 5.0
 """Seconds after which we ask for the state of a process whose end nobody has told."""
 _MAX_PROCESSES = 4096
 _MAX_ENDS = 512
+_PRIMING = 2
+_PRIMER = ("/bin/sh", "-c", "/bin/true; echo")
 _TAKEN_OVER = "another reader took over this output"
 
 
@@ -97,6 +99,26 @@ class Processes:
                     yield event
         finally:
             self._leave(incoming)
+
+    async def prime(self, *, timeout: float) -> None:
+        """Runs commands that nobody knows of afterwards: the guest's kernel then has a host process for the first one that
+        somebody asks for, and its agent the memory. What does not go is left to the first caller."""
+        with contextlib.suppress(Error, TimeoutError):
+            await self._forget()  # an older agent cannot, and would show them for ever
+            try:
+                async with asyncio.timeout(timeout):
+                    await asyncio.gather(*(self._run(f"prime-{number}") for number in range(_PRIMING)))
+            finally:
+                await self._forget()
+
+    async def _run(self, key: str) -> None:
+        async with contextlib.aclosing(self.start_attached(ProcessSpec(key, _PRIMER, stdin=False), None)) as events:
+            async for _ in events:
+                pass
+
+    async def _forget(self) -> None:
+        await self._live.call("forget", {}, timeout=_CALL)
+        self._ends.clear()
 
     async def processes(self) -> list[ProcessInfo]:
         answer = await self._live.call("processes", {}, timeout=_CALL)
