@@ -14,11 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from belljar_agent.loop import Loop
+    from belljar_agent.loop import Loop, Timer
 
     Killed = Callable[[int, list[int], str], object]
 
-__all__ = ("Guard", "Task", "guilty", "heavy_part")
+__all__ = ("Guard", "Task", "guilty", "heavy_part", "reserve", "shown_memory")
 
 _RATE = 2 << 30
 """Bytes per second that a bomb takes at most."""
@@ -73,8 +73,9 @@ class Guard:
         self._killed = killed
         self._tick = tick
         self._idle = idle
-        self._memory = memory or _memory
-        self._waiting = False
+        self._memory = memory or shown_memory
+        self._waiting: Timer | None = None
+        """For the next look."""
         self._ended_at = float("-inf")
         self._least = 0
         """Bytes that were free at the last end, or fewer since."""
@@ -86,22 +87,27 @@ class Guard:
 
     def wake(self) -> None:
         """Something is about to be started."""
-        if not self._waiting and self._total:
-            self._waiting = True
-            self._loop.after(_SHORTEST, self._look)
+        if self._waiting is None and self._total:
+            self._waiting = self._loop.after(_SHORTEST, self._look)
+
+    def hurry(self) -> None:
+        """The limit is another one: what is free has to be looked at now."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        self.wake()
 
     def _look(self) -> None:
         self._tick()
         free, limit = self.free()
-        left = free - _reserve(limit)
+        left = free - reserve(limit)
         if left < 0:
             self._act(free, limit)
         elif self._idle():
-            self._waiting = False
+            self._waiting = None
             return
-        self._waiting = True
         wait = (left + _MARGIN if left > _MARGIN else left) / _RATE
-        self._loop.after(max(_SHORTEST, min(_LONGEST, wait)), self._look)
+        self._waiting = self._loop.after(max(_SHORTEST, min(_LONGEST, wait)), self._look)
 
     def _act(self, free: int, limit: int) -> None:
         now = monotonic()
@@ -158,15 +164,17 @@ class Guard:
         return Task(int(pid), int(fields[1]), int(fields[21]) * _PAGE, head.partition("(")[2][:64])
 
 
-def _memory() -> tuple[int, int]:
-    """What the host has given, by sysinfo(2). For /proc/meminfo gVisor (2026-09) asks after each page, and not again for eight
+def shown_memory() -> tuple[int, int]:
+    """Bytes in all, and those that are free.
+
+    What the host has given, by sysinfo(2). For /proc/meminfo gVisor (2026-09) asks after each page, and not again for eight
     times as long as that took: on a loaded host what it shows is seconds old. After a checkpoint it also counts files on the
     disk there.
     """
     return os.sysconf("SC_PHYS_PAGES") * _PAGE, os.sysconf("SC_AVPHYS_PAGES") * _PAGE
 
 
-def _reserve(limit: int) -> int:
+def reserve(limit: int) -> int:
     """What is kept free: the room in which a bomb is caught."""
     return min(max(limit >> 5, 8 << 20), 64 << 20)
 

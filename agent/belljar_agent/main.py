@@ -64,6 +64,7 @@ def _watch_memory(service: Service, outer: Outer) -> None:
 
     guard = Guard(service.loop, outer.proc, spared, lambda: service.settings.memory, service.out_of_memory, tick, idle)
     service.on_start = guard.wake
+    service.on_limit = guard.hurry
     guard.begin()
 
 

@@ -59,11 +59,13 @@ class Service:
         self._early: list[Request] = []
         """Requests that came before the launcher was there."""
         self.on_start: Callable[[], object] = _nothing
+        self.on_limit: Callable[[], object] = _nothing
         self._reported = 0
         self._release: Timer | None = None
         self._files_used = False
         self._answers: dict[str, Callable[[Args], Answer]] = {
             "configure": self.settings.configure,
+            "limit": self._limit,
             "release": self._processes.let_go,
             "forget": self._processes.forget,
             "processes": self._processes.list,
@@ -218,6 +220,11 @@ class Service:
         if self._release is not None:
             self._release.cancel()
         self._release = self.loop.after(_GRACE, self._processes.release)
+
+    def _limit(self, args: Args) -> Answer:
+        answer = self.settings.limit(args)
+        self.on_limit()
+        return answer
 
     def _quiesce(self) -> Any:
         """Waits until no start and no upload is half done. Raises Refused after a while."""

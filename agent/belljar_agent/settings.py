@@ -6,7 +6,7 @@ import _socket
 import os
 
 from belljar_agent.api import Refused, refusal_of
-from belljar_agent.arguments import encoded, number, optional_number, optional_text, variables
+from belljar_agent.arguments import encoded, flag, number, optional_number, optional_text, variables
 from belljar_agent.people import People
 from belljar_agent.ring import KEEP
 
@@ -70,6 +70,19 @@ class Settings:
                 raise refusal_of(error, "configure") from None
         return {}
 
+    def limit(self, args: Args) -> Answer:
+        """Other limits for what runs. Less memory than is in use is refused, unless `force`; then nothing is changed."""
+        memory = number(args, "memory", least=1 << 20)
+        pids = number(args, "pids", least=1, most=4 << 20)
+        if not self.plain and not flag(args, "force") and (self.memory is None or memory < self.memory):
+            _check_room(memory)
+        try:
+            self._limit_pids(pids)
+        except OSError as error:
+            raise refusal_of(error, "limit") from None
+        self.memory = memory
+        return {}
+
     def prepare(self) -> None:
         """Before a checkpoint: loads what `configure` needs, so that not each clone pays for it (5 ms)."""
         if not self.plain:
@@ -93,7 +106,11 @@ class Settings:
             write_etc(contents)
         if files["boot_id"] is not None and self.outer is not None and self.outer.boot_id is not None:
             os.pwrite(self.outer.boot_id, files["boot_id"].strip()[:36].ljust(36).encode() + b"\n", 0)
-        if pids is not None and self.outer is not None and self.outer.pids is not None:
+        if pids is not None:
+            self._limit_pids(pids)
+
+    def _limit_pids(self, pids: int) -> None:
+        if self.outer is not None and self.outer.pids is not None:
             # Counts the users' processes and threads; the launcher and the init come on top.
             fd = os.open("pids.max", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.outer.pids)
             try:
@@ -169,3 +186,14 @@ class Settings:
             return self.people.identity(self.user).home
         except Refused:
             return "/"
+
+
+def _check_room(memory: int) -> None:
+    """Raises Refused when so many bytes are not more than what is in use, and the room that the guard keeps."""
+    from belljar_agent.guard import reserve, shown_memory
+
+    total, free = shown_memory()
+    used, kept = total - free, reserve(memory)
+    if used + kept > memory:
+        mib = f"{used >> 20} MiB of memory are in use, and {kept >> 20} MiB are kept free"
+        raise Refused("conflict", f"{mib}: {memory >> 20} MiB are not enough for that")

@@ -15,7 +15,7 @@ from belljar.model.code import Status as CodeStatus
 from belljar.model.errors import Conflict, Error, InvalidArgument, NotFound, SandboxGone, SnapshotCorrupt
 from belljar.model.file import Change, ChangeKind, FileInfo, FileKind
 from belljar.model.process import Exit, Output, OutputEvent, ProcessInfo, ProcessSpec, PtySize, Stream
-from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
+from belljar.model.sandbox import Ended, Limits, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import ChangeKind as PathChangeKind
 from belljar.model.snapshot import PathChange, PathKind, Snapshot, SnapshotKind
 from belljar.model.usage import Reading
@@ -441,6 +441,11 @@ class ScriptedNode:
     async def set_idle(self, id: str, idle: float | None) -> Sandbox:
         sandbox = await self.get(id)
         self.known[id] = replace(sandbox, spec=replace(sandbox.spec, idle=idle))
+        return self.known[id]
+
+    async def set_limits(self, id: str, limits: Limits) -> Sandbox:
+        sandbox = await self.get(id)
+        self.known[id] = replace(sandbox, spec=replace(sandbox.spec, limits=limits))
         return self.known[id]
 
     def guest(self, id: str) -> ScriptedGuest:

@@ -288,6 +288,47 @@ async def test_a_lifetime_is_changed_and_taken_away(front: Front):
         assert (await front.http.patch(f"/v1/sandboxes/{made['id']}", json=bad)).status_code == 400
 
 
+async def test_limits_are_changed(front: Front):
+    made = await front.sandbox(memory="512MiB")
+    where = f"/v1/sandboxes/{made['id']}"
+    changed = (await front.http.patch(where, json={"memory": "2GiB", "cpu": 1.5, "pids": 99})).json()
+    assert (changed["memory"], changed["cpu"], changed["pids"], changed["disk"]) == (2 << 30, 1.5, 99, made["disk"])
+    same = (await front.http.patch(where, json={"memory": None, "cpu": None, "pids": None, "disk": None})).json()
+    assert same == changed
+    assert (await front.http.get(where)).json() == changed
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"memory": "lots"},
+        {"memory": "1"},
+        {"memory": -1},
+        {"memory": 1 << 70},
+        {"memory": True},
+        {"memory": 1.5},
+        {"cpu": "2"},
+        {"cpu": 0},
+        {"cpu": 1e308},
+        {"cpu": True},
+        {"pids": 1.5},
+        {"pids": 1 << 40},
+        {"pids": "100"},
+        {"disk": []},
+        {"cpus": 2},
+    ],
+    ids=str,
+)
+async def test_limits_that_are_none_are_refused_as_in_a_create(front: Front, bad: dict[str, object]):
+    made = await front.sandbox()
+    where = f"/v1/sandboxes/{made['id']}"
+    refused = await front.http.patch(where, json={"labels": {"a": "b"}, **bad})
+    asked = await front.http.post("/v1/sandboxes", json=bad)
+    assert (refused.status_code, asked.status_code) == (400, 400)
+    assert refused.json()["error"]["code"] == asked.json()["error"]["code"] == "invalid_argument"
+    assert (await front.http.get(where)).json() == made
+
+
 async def test_labels_are_replaced_and_found_by(front: Front):
     made = await front.sandbox(labels={"a": "1"})
     changed = (await front.http.patch(f"/v1/sandboxes/{made['id']}", json={"labels": {"b": "2"}})).json()

@@ -126,6 +126,49 @@ def _show(ref: options.SandboxName, as_json: options.Json = False) -> None:
             print_data(f"{name:<{width}}  {plain(value)}")
 
 
+@app.command("update", epilog="Example:  belljar sandbox update web --memory 2GiB --cpu 2")
+def _update(
+    ref: options.SandboxName,
+    cpu: Annotated[float | None, typer.Option("--cpu", help="Cores; 0.5 is half of one.")] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", "-m", callback=parse.size, help="For example 2GiB; more than is in use.")
+    ] = None,
+    pids: Annotated[int | None, typer.Option("--pids", help="Processes and threads at once.")] = None,
+    disk: Annotated[
+        str | None, typer.Option("--disk", callback=parse.size, help="Cannot be changed while it runs.")
+    ] = None,
+    lifetime: Annotated[str | None, typer.Option("--lifetime", help="From now on: 90s, 5m, 1h, or none.")] = None,
+    idle: Annotated[
+        str | None, typer.Option("--idle", help="It ends when nobody has used it for so long, or none.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Instead of all it has.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Change a sandbox that runs: its limits (at once), its times, its labels. What is not named stays."""
+    if all(value is None for value in (cpu, memory, pids, disk, lifetime, idle, label)):
+        raise UsageProblem("what is to be changed? Say, for example, --memory 2GiB")
+    times = {"lifetime": lifetime, "idle": idle}
+    info = sandbox_named(ref).update(
+        labels=None if label is None else parse.labels_of(label),
+        cpu=cpu,
+        memory=memory,
+        disk=disk,
+        pids=pids,
+        **{
+            name: None if value == "none" else parse.duration(value)
+            for name, value in times.items()
+            if value is not None
+        },
+    )
+    if as_json:
+        print_json(_as_json(info))
+    else:
+        limits = f"cpu {info.cpu:g}, memory {format_size(info.memory)}, pids {info.pids}"
+        say(f"{info.name or info.id}: {limits}, ends {_end(info)}")
+
+
 @app.command("logs", epilog="Example:  belljar sandbox logs web --limit 100000")
 def _logs(
     ref: options.SandboxName,

@@ -9,8 +9,9 @@ from belljar.base.clock import Clock, SystemClock
 from belljar.base.ids import is_id, new_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
+from belljar.control.changes import KEEP, Keep
 from belljar.control.origins import Origins
-from belljar.control.sandboxes import KEEP, PREFIX, Keep, Sandboxes, gone
+from belljar.control.sandboxes import PREFIX, Sandboxes, gone
 from belljar.model.errors import Conflict, Error, InvalidArgument, NotFound, SandboxGone
 from belljar.model.sandbox import Network, Sandbox, SandboxSpec, Status, check_name
 from belljar.model.snapshot import MAX_FORKS, SnapshotKind, check_mount_point
@@ -155,13 +156,12 @@ def _ids_of(fork: Fork) -> Sequence[str]:
 def _specs(parent: Sandbox, fork: Fork) -> Sequence[SandboxSpec]:
     count = len(fork.ids) or fork.count
     spec = parent.spec
-    said = {"cpus": fork.cpus, "memory": fork.memory, "pids": fork.pids}
     child = replace(
         spec,
         snapshot=None,
         name=None,
         reseed=fork.reseed,
-        limits=replace(spec.limits, **{name: value for name, value in said.items() if value is not None}),
+        limits=spec.limits.changed(cpus=fork.cpus, memory=fork.memory, pids=fork.pids),
         env=dict(spec.env) | dict(fork.env),
         labels=spec.labels if fork.labels is None else fork.labels,
         network=fork.network or spec.network,

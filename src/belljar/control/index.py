@@ -38,14 +38,15 @@ class Index:
             self._named[workspace, sandbox.spec.name] = sandbox.id
 
     def follow(self, sandbox: Sandbox) -> Sandbox | None:
-        """Takes status, times and timers over; the rest of the spec (labels may have changed since) and the parent stay.
+        """Takes status, times, timers and limits over; the rest of the spec (labels may have changed since) and the parent stay.
 
         Gives what is known now, or None for one that is not known, or that had ended before.
         """
         entry = self._live.get(sandbox.id)
         if entry is None:
             return None
-        spec = replace(entry.sandbox.spec, lifetime=sandbox.spec.lifetime, idle=sandbox.spec.idle)
+        said = sandbox.spec
+        spec = replace(entry.sandbox.spec, lifetime=said.lifetime, idle=said.idle, limits=said.limits)
         now = replace(sandbox, spec=spec, created=entry.sandbox.created, parent=entry.sandbox.parent)
         if now.status.is_end:
             self._end(replace(entry, sandbox=now))

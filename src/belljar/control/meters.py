@@ -5,12 +5,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from belljar.base.clock import Clock, SystemClock
 from belljar.base.log import get_logger
 from belljar.control.index import Entry, Index
 from belljar.control.store.database import Change
 from belljar.control.store.usage import UsageStore, changes_of
 from belljar.model.sandbox import Status
-from belljar.model.usage import Amounts, Ledger, Reading, advance, close, hour_of, micros, opened
+from belljar.model.usage import Amounts, Ledger, Reading, advance, close, hour_of, micros, millicores, opened, promise
 
 __all__ = ("Meters",)
 
@@ -39,8 +40,9 @@ class Meters:
     is written is absolute, so a write may be repeated, and a successor goes on from the moment up to which it was counted.
     """
 
-    def __init__(self, store: UsageStore, index: Index) -> None:
+    def __init__(self, store: UsageStore, index: Index, *, clock: Clock | None = None) -> None:
         self._store = store
+        self._clock = clock or SystemClock()
         self._index = index
         self._accounts: dict[str, _Account] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
@@ -94,15 +96,19 @@ class Meters:
         return self._changes(ids)
 
     def _follow(self, entry: Entry) -> None:
-        sandbox = entry.sandbox
+        sandbox, limits = entry.sandbox, entry.sandbox.spec.limits
         account = self._accounts.get(sandbox.id)
         if sandbox.started is None or sandbox.id in self._closed:
             return
         if account is None:
-            limits = sandbox.spec.limits
             account = self._accounts[sandbox.id] = _Account(
                 opened(*(sandbox.id, entry.workspace), cpus=limits.cpus, memory=limits.memory, started=sandbox.started)
             )
+        ledger = account.ledger
+        if not ledger.closed and (ledger.millicores, ledger.memory) != (millicores(limits.cpus), limits.memory):
+            # Told in the transaction that writes the change, so it holds since a moment ago.
+            at = self._clock.now() if sandbox.ended is None else sandbox.ended.at
+            self._take(account, *promise(ledger, micros(at), cpus=limits.cpus, memory=limits.memory))
         if sandbox.status.is_end and sandbox.ended is not None and not account.ledger.closed:
             # Of a lost one the end is when that was noticed.
             ended = None if sandbox.status is Status.LOST else micros(sandbox.ended.at)

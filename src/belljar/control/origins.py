@@ -41,12 +41,10 @@ class Wanted:
 
     def spec(self) -> SandboxSpec:
         """Of a new one from an image."""
-        limits = Limits()
-        said = {"cpus": self.cpus, "memory": self.memory, "disk": self.disk, "pids": self.pids}
         return SandboxSpec(
             image=self.image,
             name=self.name,
-            limits=replace(limits, **{name: value for name, value in said.items() if value is not None}),
+            limits=Limits().changed(cpus=self.cpus, memory=self.memory, disk=self.disk, pids=self.pids),
             env=self.env,
             labels=self.labels,
             workdir=self.workdir,

@@ -1,6 +1,7 @@
 """What a workspace and a key may have at once, and how fast: asked before anything is made."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from belljar.base.clock import Clock
@@ -10,7 +11,7 @@ from belljar.control.keys import Keys, Principal
 from belljar.control.rates import Rates
 from belljar.control.workspaces import Workspaces
 from belljar.model.errors import LimitExceeded
-from belljar.model.sandbox import SandboxSpec
+from belljar.model.sandbox import Limits, SandboxSpec
 from belljar.model.workspace import Quota, Use
 
 __all__ = ("Quotas",)
@@ -39,6 +40,8 @@ class Quotas:
         self._workspaces = workspaces
         self._keys = keys
         self._rates = Rates(clock=clock)
+        self._growing: list[tuple[str, str | None, Use]] = []
+        """Workspace, key, and what their live sandboxes are about to get."""
 
     def admit(self, workspace: str, key: str | None, specs: Sequence[SandboxSpec]) -> None:
         """Raises LimitExceeded (which bound, how much is in use, and for a rate when to try again); then nothing is counted."""
@@ -47,6 +50,23 @@ class Quotas:
             _check_held(owner, self.use(workspace, owner.id if owner.is_key else None), Use.of(specs))
         self._take(owners, "creates", len(specs))
 
+    @contextlib.contextmanager
+    def growing(self, workspace: str, key: str | None, before: Limits, after: Limits) -> Generator[None]:
+        """Counts what a live sandbox is about to get, until it is in the index: leave it and put that there in one go.
+
+        Raises LimitExceeded as `admit` does.
+        """
+        memory, disk = max(0, after.memory - before.memory), max(0, after.disk - before.disk)
+        more = Use(0, max(0.0, after.cpus - before.cpus), memory, disk)
+        for owner in self._owners(workspace, key):
+            _check_held(owner, self.use(workspace, owner.id if owner.is_key else None), more)
+        pending = (workspace, key, more)
+        self._growing.append(pending)
+        try:
+            yield
+        finally:
+            self._growing.remove(pending)
+
     def admit_request(self, who: Principal) -> None:
         """Raises LimitExceeded. Who comes through the unix socket is not counted: an operator must not be shut out."""
         if not who.local:
@@ -54,11 +74,15 @@ class Quotas:
 
     def use(self, workspace: str, key: str | None = None) -> Use:
         """What the live sandboxes of a workspace hold, or of one key of it."""
-        return Use.of(
+        use = Use.of(
             entry.sandbox.spec
             for entry in self._index.live()
             if entry.workspace == workspace and (key is None or entry.key == key)
         )
+        for owner, maker, more in self._growing:
+            if owner == workspace and (key is None or maker == key):
+                use += more
+        return use
 
     def uses(self) -> dict[str, Use]:
         """The same of every workspace in which something lives."""
@@ -85,7 +109,8 @@ class Quotas:
 def _check_held(owner: _Owner, now: Use, more: Use) -> None:
     for name in _HELD:
         bound, held, wanted = getattr(owner.quota, name), getattr(now, name), getattr(more, name)
-        if bound is not None and held + wanted > bound:
+        # Rounded: the sum of fractions of a core may miss by the last bit.
+        if bound is not None and wanted > 0 and round(held + wanted - bound, 6) > 0:
             show = format_size if name in ("memory", "disk") else "{:g}".format
             raise LimitExceeded(
                 f"{owner} may have {name} up to {show(bound)}: {show(held)} in use, {show(wanted)} more asked for",

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Self
+from weakref import WeakValueDictionary
 
 from belljar.base.clock import Clock, SystemClock, boot_id
 from belljar.base.ids import is_id, new_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
+from belljar.control.changes import Changes, Keep
 from belljar.control.index import Index
 from belljar.control.origins import Origins, Wanted
 from belljar.control.quotas import Quotas
@@ -26,31 +28,15 @@ from belljar.model.errors import (
     SandboxGone,
     Starting,
 )
-from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status, check_idle, check_labels
+from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
 from belljar.node.api import GuestApi, NodeApi, NodeInfo, SandboxUsage
 
-__all__ = ("KEEP", "MAX_PAGE", "PREFIX", "Changes", "Keep", "Sandboxes", "gone")
+__all__ = ("MAX_PAGE", "PREFIX", "Sandboxes", "gone")
 
 PREFIX = "sb"
 MAX_PAGE = 1000
 _MOMENT = 0.01
 _log = get_logger("control")
-
-
-class Keep:
-    """Leave it as it is; None would mean unlimited."""
-
-
-KEEP = Keep()
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """`lifetime` in seconds from now on, None for unlimited; `idle` None is never. `labels` replace those that are there."""
-
-    lifetime: float | Keep | None = KEEP
-    idle: float | Keep | None = KEEP
-    labels: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -82,6 +68,7 @@ class Sandboxes:
         self._boot = boot or boot_id()
         self._creating: dict[tuple[str, str], _Creating] = {}
         self._making: set[str] = set()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._closing = False
         self._tasks = TaskSet(_report)
 
@@ -279,15 +266,16 @@ class Sandboxes:
                 _log.error("a sandbox could not be ended", exc_info=failure)
 
     async def update(self, workspace: str, ref: str, changes: Changes) -> Sandbox:
-        """Raises SandboxGone, Conflict (not running), InvalidArgument; with an error nothing was changed."""
+        """Goes on when the caller leaves. Raises SandboxGone, InvalidArgument, LimitExceeded (the quota), and what
+        NodeApi.set_limits raises; with an error nothing was changed.
+        """
         known = await self._live(workspace, ref)
-        if changes.labels is not None:
-            check_labels(changes.labels)
-        if not isinstance(changes.idle, Keep):
-            check_idle(changes.idle)
+        changes.check(known)
+        return await asyncio.shield(self._tasks.start(self._update(workspace, known, changes), name="update"))
+
+    async def _update(self, workspace: str, known: Sandbox, changes: Changes) -> Sandbox:
+        await self._set_limits(known.id, changes)  # first: nothing else can be refused
         if not isinstance(changes.lifetime, Keep):
-            if changes.lifetime is not None and changes.lifetime <= 0:
-                raise InvalidArgument("lifetime is more than 0 seconds, or null for unlimited")
             await self._follow(await self._node.set_lifetime(known.id, changes.lifetime), durable=True)
         if not isinstance(changes.idle, Keep):
             await self._follow(await self._node.set_idle(known.id, changes.idle), durable=True)
@@ -295,6 +283,26 @@ class Sandboxes:
             await self._store.set_labels(known.id, changes.labels)
             self._index.relabel(known.id, dict(changes.labels))
         return await self.get(workspace, known.id)
+
+    async def _set_limits(self, id: str, changes: Changes) -> None:
+        """One after the other for each sandbox: what is not named stays as the one before has left it."""
+        async with self._turns.setdefault(id, asyncio.Lock()):
+            entry = self._index.entry(id)
+            if entry is None:
+                raise Internal(f"sandbox {id} is not known any more")
+            before = entry.sandbox.spec.limits
+            after = changes.limits(before)
+            if after == before:
+                return
+            _check_running(entry.sandbox)
+            try:
+                with self._quotas.growing(entry.workspace, entry.key, before, after):
+                    changed = await self._node.set_limits(id, after)
+            except Error:
+                with contextlib.suppress(Error):  # it may have ended, or the answer alone was lost
+                    await self._follow(await self._node.get(id), durable=True)
+                raise
+            await self._follow(changed, durable=True)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """How many live, by workspace and status."""
@@ -323,8 +331,7 @@ class Sandboxes:
     async def running(self, workspace: str, ref: str) -> Sandbox:
         """Raises NotFound, SandboxGone (why and when), Conflict (not running yet)."""
         known = await self._live(workspace, ref)
-        if known.status is not Status.RUNNING:
-            raise Conflict(f"sandbox {known.id} is {known.status}, not running")
+        _check_running(known)
         return known
 
     async def _live(self, workspace: str, ref: str) -> Sandbox:
@@ -348,6 +355,14 @@ class Sandboxes:
             return now
         entry = self._index.entry(sandbox.id)
         return entry.sandbox if entry else sandbox
+
+
+def _check_running(sandbox: Sandbox) -> None:
+    """Raises SandboxGone (why and when), Conflict (not running yet)."""
+    if sandbox.ended is not None:
+        raise gone(sandbox)
+    if sandbox.status is not Status.RUNNING:
+        raise Conflict(f"sandbox {sandbox.id} is {sandbox.status}, not running")
 
 
 def gone(sandbox: Sandbox) -> SandboxGone:

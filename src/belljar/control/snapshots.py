@@ -10,9 +10,10 @@ from belljar.base.clock import Clock, SystemClock
 from belljar.base.ids import is_id, new_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
+from belljar.control.changes import KEEP, Keep
 from belljar.control.origins import Origins
 from belljar.control.pages import Pages
-from belljar.control.sandboxes import KEEP, MAX_PAGE, Keep, Sandboxes
+from belljar.control.sandboxes import MAX_PAGE, Sandboxes
 from belljar.control.store.database import Change
 from belljar.control.store.snapshots import (
     Gone,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from belljar.model.errors import InvalidArgument
@@ -74,6 +74,18 @@ class Limits:
             raise InvalidArgument(f"disk lies between 16MiB and 16TiB, not {self.disk} bytes")
         if not 16 <= self.pids <= 32768:
             raise InvalidArgument(f"pids lies between 16 and 32768, not {self.pids}")
+
+    def changed(
+        self,
+        *,
+        cpus: float | None = None,
+        memory: int | None = None,
+        disk: int | None = None,
+        pids: int | None = None,
+    ) -> "Limits":
+        """What is None stays. Raises InvalidArgument."""
+        said = {"cpus": cpus, "memory": memory, "disk": disk, "pids": pids}
+        return replace(self, **{name: value for name, value in said.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)

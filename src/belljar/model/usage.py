@@ -1,7 +1,7 @@
 """What a sandbox used: whole numbers that are only ever added, so that every sum of them is exact.
 
-A `Ledger` is one sandbox's account. `advance` and `close` are the only ways to the next state of it: they have no clock and do
-no I/O, and say what is to be added to which hour.
+A `Ledger` is one sandbox's account. `advance`, `promise` and `close` are the only ways to the next state of it: they have no
+clock and do no I/O, and say what is to be added to which hour.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,9 @@ __all__ = (
     "entry_of",
     "hour_of",
     "micros",
+    "millicores",
     "opened",
+    "promise",
 )
 
 BY = ("sandbox", "hour", "workspace")
@@ -144,8 +146,8 @@ def entry_of(value: Mapping[str, Any]) -> UsageEntry:
 class Ledger:
     """All that is counted of one sandbox up to the moment `until`; `begun` and `until` are microseconds since 1970.
 
-    `millicores` and `memory` (bytes) were promised. `seen`, `memory_seen` and `disk_seen`: of the last reading. A `closed` one
-    never changes again.
+    `millicores` and `memory` (bytes) are promised from `until` on. `seen`, `memory_seen` and `disk_seen`: of the last reading. A
+    `closed` one never changes again.
     """
 
     sandbox: str
@@ -165,6 +167,10 @@ def micros(seconds: float) -> int:
     return round(seconds * 1e6)
 
 
+def millicores(cpus: float) -> int:
+    return round(cpus * 1000)
+
+
 def hour_of(at_us: int) -> int:
     """Hours since 1970."""
     return at_us // HOUR_US
@@ -176,7 +182,7 @@ def opened(sandbox: str, workspace: str, *, cpus: float, memory: int, started: f
     return Ledger(
         sandbox=sandbox,
         workspace=workspace,
-        millicores=round(cpus * 1000),
+        millicores=millicores(cpus),
         memory=memory,
         begun=begun,
         until=begun,
@@ -210,6 +216,14 @@ def advance(ledger: Ledger, until: int, reading: Reading | None) -> tuple[Ledger
         total += amounts
     after = replace(ledger, until=end, seen=counters, memory_seen=memory, disk_seen=disk, total=total)
     return after, {hour: amounts for hour, amounts in hours.items() if amounts != Amounts()}
+
+
+def promise(ledger: Ledger, at: int, *, cpus: float, memory: int) -> tuple[Ledger, dict[int, Amounts]]:
+    """The same up to `at` (microseconds since 1970), from where on other limits hold. `memory` in bytes."""
+    if ledger.closed:
+        return ledger, {}
+    after, hours = advance(ledger, at, None)
+    return replace(after, millicores=millicores(cpus), memory=memory), hours
 
 
 def close(ledger: Ledger, ended: int | None, final: Reading | None) -> tuple[Ledger, dict[int, Amounts]]:

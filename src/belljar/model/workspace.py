@@ -59,6 +59,14 @@ class Use:
     memory: int = 0
     disk: int = 0
 
+    def __add__(self, other: "Use") -> "Use":
+        return Use(
+            self.sandboxes + other.sandboxes,
+            self.cpus + other.cpus,
+            self.memory + other.memory,
+            self.disk + other.disk,
+        )
+
     @classmethod
     def of(cls, specs: Iterable[SandboxSpec]) -> Self:
         sandboxes, cpus, memory, disk = 0, 0.0, 0, 0

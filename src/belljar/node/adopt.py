@@ -1,11 +1,9 @@
 """A new server on a state directory: goes on with what lives, finishes what was half done, frees what has no owner."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from belljar.base.log import get_logger
-from belljar.model.errors import Error
 from belljar.node.holding import reclaim
 from belljar.node.machine import Machine
 from belljar.node.record import Record, Records
@@ -38,11 +36,6 @@ async def adopt(
     if machine.slots is not None:
         await machine.slots.adopt([record.slot for record in live if record.slot is not None])
     freed = await reclaim(machine, {record.instance.spec.id for record in live if record.instance is not None})
-    for record in live:
-        if record.instance is not None:
-            # The server before may have died between a guest's first moment and its limits.
-            with contextlib.suppress(Error):
-                await machine.engine.limit(record.instance, record.spec.limits)
     supervisors = [adopt_one(record) for record in live]
     waiters = [asyncio.ensure_future(supervisor.settled()) for supervisor in supervisors]
     if waiters:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from belljar.model.backup import BackupPiece, BackupSize
 from belljar.model.errors import Error
-from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
+from belljar.model.sandbox import Ended, Limits, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
 from belljar.model.usage import Reading
 from belljar.node.guest.api import GuestApi
@@ -162,6 +162,15 @@ class NodeApi(Protocol):
     async def set_idle(self, id: str, idle: float | None) -> Sandbox:
         """Ends when nobody has used it for so many seconds; None is never. A use is a call to its guest or a snapshot of it,
         a stream while it is open, and a process with `keep_alive` while it runs. Raises NotFound, SandboxGone."""
+        ...
+
+    async def set_limits(self, id: str, limits: Limits) -> Sandbox:
+        """Of a running one, at once. What its programs see of them is the memory; processors and disk are seen as before.
+
+        Raises NotFound, SandboxGone, Conflict (more memory is in use, or it is being snapshotted, forked or rolled back),
+        NotSupported (another disk; made by an earlier release), NoCapacity (more, on a machine that is short), EngineFailed;
+        then nothing is changed.
+        """
         ...
 
     def guest(self, id: str) -> GuestApi:

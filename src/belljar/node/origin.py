@@ -8,7 +8,7 @@ from belljar.model.sandbox import Limits
 from belljar.node.guest.runtime import GuestRuntime
 from belljar.node.machine import ImageEntry
 
-__all__ = ("Origin", "Shape", "shape_of", "shown_cpus")
+__all__ = ("Origin", "Shape", "fits", "shape_of", "shown_cpus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class Origin:
     `image` gives environment, user and directory; `root` is the file to stand on, whose content `image_key` names; `upper` a
     tar of changed files to boot with; `checkpoint` a folder to go on from instead. `build` and `runtime`: of the engine and the
     guest. `parent`: the snapshot that this is. `past`: whoever goes on from here has lived before (a fork, a memory snapshot),
-    so it keeps its boot id; otherwise it is new. `limits`: what the checkpoint shows of CPUs and disk, which cannot be changed
-    any more.
+    so it keeps its boot id; otherwise it is new. `limits`: of what the checkpoint was taken of; it shows their disk, which cannot
+    be changed any more. `processors`: how many it shows; None: as many as the limits say.
     """
 
     key: str
@@ -33,6 +33,7 @@ class Origin:
     parent: str | None = None
     past: bool = False
     limits: Limits | None = None
+    processors: int | None = None
 
     def fitted(self, wanted: Limits) -> Limits:
         """The limits of a guest that begins here."""
@@ -52,6 +53,13 @@ class Shape:
 def shown_cpus(limits: Limits) -> int:
     """How many processors a guest with these limits sees."""
     return math.ceil(limits.cpus)
+
+
+def fits(wanted: Limits, source: Limits, processors: int | None) -> bool:
+    """Whether what goes on from a checkpoint may have as many CPUs: those that it sees, or those that its source had, whose limit
+    may have been changed while it ran.
+    """
+    return shown_cpus(wanted) in (processors or shown_cpus(source), shown_cpus(source))
 
 
 def shape_of(origin: str, limits: Limits) -> Shape:

@@ -10,7 +10,7 @@ from belljar.model.sandbox import Limits, SandboxSpec
 from belljar.model.snapshot import SnapshotKind
 from belljar.node.guest.runtime import GuestRuntime
 from belljar.node.machine import ImageEntry, Machine
-from belljar.node.origin import Origin, Shape, shape_of, shown_cpus
+from belljar.node.origin import Origin, Shape, fits, shape_of, shown_cpus
 from belljar.node.snapshot.manifest import Draft, Manifest
 from belljar.node.templates import Templates, processor
 
@@ -40,17 +40,20 @@ class Origins:
         return shape_of(f"snapshot:{draft.id}", _fitted(draft, spec.limits)) if draft.template else None
 
     @contextlib.asynccontextmanager
-    async def open(self, spec: SandboxSpec) -> AsyncGenerator[Origin]:
-        """Raises ImageNotFound, NotFound, InvalidArgument, SnapshotCorrupt, SnapshotIncompatible."""
+    async def open(self, spec: SandboxSpec, *, past: bool = False) -> AsyncGenerator[Origin]:
+        """`past`: for a sandbox that goes back to it, and keeps the CPUs that it has now.
+
+        Raises ImageNotFound, NotFound, InvalidArgument, SnapshotCorrupt, SnapshotIncompatible."""
         if spec.snapshot is None:
             yield self._of_image(self._machine.images.get(spec.image), spec.limits)
             return
         async with self._machine.snapshots.opened(spec.snapshot) as (manifest, folder):
-            self._fit(manifest, spec.limits)
+            self._fit(manifest, None if past else spec.limits)
             if manifest.draft.kind is SnapshotKind.MEMORY:
-                yield self._of_memory(manifest.draft, folder)
+                origin = self._of_memory(manifest.draft, folder)
             else:
-                yield await self._of_files(manifest, folder, spec.limits)
+                origin = await self._of_files(manifest, folder)
+            yield replace(origin, past=past or origin.past)
 
     async def template(self, spec: SandboxSpec) -> bool:
         """Makes the template of the spec's image if there is none. False where it cannot be had."""
@@ -82,9 +85,10 @@ class Origins:
             parent=draft.id,
             past=not draft.template,
             limits=draft.spec.limits,
+            processors=draft.processors,
         )
 
-    async def _of_files(self, manifest: Manifest, folder: Path, limits: Limits) -> Origin:
+    async def _of_files(self, manifest: Manifest, folder: Path) -> Origin:
         machine, draft = self._machine, manifest.draft
         image = self._image_of(draft)
         root = await machine.filesystems.root_of(manifest, folder)
@@ -115,8 +119,8 @@ class Origins:
                 hint="a filesystem snapshot starts with any engine",
             ) from error
 
-    def _fit(self, manifest: Manifest, limits: Limits) -> None:
-        """Whether it can go on here, and with these limits."""
+    def _fit(self, manifest: Manifest, limits: Limits | None) -> None:
+        """Whether it can go on here, and with these limits (None: with any)."""
         draft, machine = manifest.draft, self._machine
         if draft.kind is SnapshotKind.DIRECTORY:
             raise InvalidArgument(
@@ -134,9 +138,10 @@ class Origins:
                 f"{draft.id} was taken on a processor with {', '.join(missing[:8])}, which this one lacks",
                 hint="a filesystem snapshot starts on any machine",
             )
-        if shown_cpus(limits) != shown_cpus(draft.spec.limits):
+        if limits is not None and not fits(limits, draft.spec.limits, draft.processors):
+            seen = draft.processors or shown_cpus(draft.spec.limits)
             raise InvalidArgument(
-                f"what goes on from {draft.id} sees {shown_cpus(draft.spec.limits)} processors, not {limits.cpus:g}",
+                f"what goes on from {draft.id} sees {seen} processors, not {limits.cpus:g}",
                 hint="cpu can be changed within the same whole number",
             )
 

@@ -11,7 +11,7 @@ from belljar.model.sandbox import Network
 from belljar.node.guest.guest import Guest
 from belljar.node.holding import Holding, begin, configuration, connect, free, make, plan
 from belljar.node.machine import Machine
-from belljar.node.origin import Origin
+from belljar.node.origin import Origin, shown_cpus
 from belljar.node.origins import Origins
 from belljar.node.pool.pool import Claimed, Pool
 from belljar.node.record import Record
@@ -38,15 +38,17 @@ class Running:
         """The record of the sandbox whose guest this is."""
         holding = self.holding
         # What it shows of the disk was fixed when its memory was taken.
-        limits = replace(record.spec.limits, disk=holding.instance.spec.limits.disk)
+        made, origin = holding.instance.spec.limits, self.origin
+        limits = replace(record.spec.limits, disk=made.disk)
         return replace(
             record,
             spec=replace(record.spec, limits=limits),
             instance=holding.instance,
             slot=holding.slot,
-            image_key=self.origin.image_key,
-            runtime=self.origin.runtime.key,
-            parent=self.origin.parent,
+            image_key=origin.image_key,
+            runtime=origin.runtime.key,
+            parent=origin.parent,
+            processors=origin.processors or shown_cpus(limits if origin.limits is None else origin.limits),
         )
 
 

@@ -28,7 +28,8 @@ class Record:
     """`boot` is the boot of the machine it was made in. `instance` (which has an id of its own) and `slot` are set before they
     are made. `held`: its kernel is paused because the host runs out of disk. `image_key`: the image that its files stand on,
     `runtime`: its guest runtime; `parent`: the snapshot that it came from last; `forked`: the sandbox that it is a fork of.
-    `meter`: from where on what its guest uses is its own.
+    `meter`: from where on what its guest uses is its own. `processors`: how many its guest sees, whatever its limit has become;
+    None: as many as its limits say (a record of an earlier release).
     """
 
     id: str
@@ -43,6 +44,7 @@ class Record:
     parent: str | None = None
     forked: str | None = None
     meter: Meter = field(default_factory=Meter)
+    processors: int | None = None
     version: int = _VERSION
 
 

@@ -11,7 +11,7 @@ from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
 from belljar.model import lifecycle
 from belljar.model.errors import AlreadyExists, Conflict, DeadlineExceeded, Error, NotFound
-from belljar.model.sandbox import Sandbox, SandboxSpec, Status
+from belljar.model.sandbox import Limits, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
 from belljar.model.usage import Reading
 from belljar.node.adopt import adopt
@@ -157,6 +157,9 @@ class NodeService:
 
     async def set_idle(self, id: str, idle: float | None) -> Sandbox:
         return await self._running(id).set_idle(idle)
+
+    async def set_limits(self, id: str, limits: Limits) -> Sandbox:
+        return await self._running(id).set_limits(limits)
 
     def guest(self, id: str) -> GuestApi:
         return self._running(id).used_guest

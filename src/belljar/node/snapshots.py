@@ -14,7 +14,7 @@ from belljar.model.sandbox import Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import MAX_FORKS, PREFIX, PathChange, Snapshot, SnapshotKind
 from belljar.node.guest.guest import Guest
 from belljar.node.machine import Machine
-from belljar.node.origin import Origin, shown_cpus
+from belljar.node.origin import Origin, fits
 from belljar.node.origins import Origins
 from belljar.node.record import Record, gone
 from belljar.node.snapshot import directory
@@ -79,7 +79,8 @@ class Snapshots:
             raise LimitExceeded(f"one call makes 1 to {MAX_FORKS} forks, not {len(children)}")
         record = parent.record
         for spec in children.values():
-            if shown_cpus(spec.limits) != shown_cpus(record.spec.limits) or spec.limits.disk != record.spec.limits.disk:
+            had = record.spec.limits
+            if not fits(spec.limits, had, record.processors) or spec.limits.disk != had.disk:
                 raise InvalidArgument(
                     "a fork sees as many processors and as much disk as its parent",
                     hint="cpu can be changed within the same whole number, memory freely",
@@ -103,9 +104,9 @@ class Snapshots:
     async def rollback(self, supervisor: Supervisor, snapshot: str) -> Sandbox:
         """See NodeApi.rollback."""
         spec = replace(supervisor.record.spec, snapshot=snapshot, pool=False)
-        async with supervisor.undisturbed("being rolled back"), self._origins.open(spec) as origin:
-            # It is this sandbox's own past, also where the snapshot is a template's.
-            await supervisor.become(replace(origin, past=True))
+        # It is this sandbox's own past, also where the snapshot is a template's.
+        async with supervisor.undisturbed("being rolled back"), self._origins.open(spec, past=True) as origin:
+            await supervisor.become(origin)
         return supervisor.sandbox
 
     async def all(self) -> list[Snapshot]:
@@ -193,6 +194,7 @@ class Snapshots:
             path=path,
             paused=paused,
             template=template,
+            processors=record.processors,
         )
 
     def _origin_of(self, record: Record, checkpoint: Path) -> Origin:
@@ -211,6 +213,7 @@ class Snapshots:
             parent=record.parent,
             past=True,
             limits=record.spec.limits,
+            processors=record.processors,
         )
 
     def _told(self, manifest: Manifest) -> Snapshot:

@@ -13,18 +13,20 @@ from belljar.base.tasks import TaskSet
 from belljar.model import lifecycle
 from belljar.model.errors import Conflict, EngineFailed, Error, NoCapacity
 from belljar.model.lifecycle import Instruction, Life
-from belljar.model.sandbox import Sandbox, SandboxSpec, Status
+from belljar.model.sandbox import Limits, Sandbox, SandboxSpec, Status
 from belljar.model.usage import Counters, Reading
 from belljar.node.activity import Activity, used
 from belljar.node.api import GuestApi
 from belljar.node.engine.api import Instance, InstanceState, Usage
 from belljar.node.guest.guest import Guest
 from belljar.node.holding import Holding, connect, free, settle
+from belljar.node.limits import change_limits, renew_limits
 from belljar.node.machine import Machine
 from belljar.node.metering import Meter, look, meter_of
 from belljar.node.origin import Origin
 from belljar.node.provision import Provisioner, Running, release
 from belljar.node.record import Record, Records, gone, sandbox_of
+from belljar.node.storage.durable import storage_errors
 
 __all__ = ("Supervisor",)
 
@@ -65,6 +67,7 @@ class Supervisor:
         self._changed = asyncio.Condition()
         self._ends: asyncio.Task[None] | None = None
         self._busy = ""
+        self._limiting = asyncio.Lock()
         self._still = False
         self._activity = Activity(machine.clock.monotonic, records.folder(record.id) / ACTIVITY)
         self._kept_alive: set[int] = set()
@@ -118,6 +121,24 @@ class Supervisor:
         await self._follow_use()
         return known
 
+    async def set_limits(self, limits: Limits) -> Sandbox:
+        """See NodeApi.set_limits. Of two that are asked for at once, one waits for the other."""
+        async with self._limiting:
+            guest, instance = self._undisturbed()
+            try:
+                before = self.record.spec.limits
+                await change_limits(self._machine, guest, instance, before, limits, self._note_limits)
+            except EngineFailed:
+                if self.life.status is not Status.RUNNING:
+                    raise gone(self.record) from None
+                raise
+            self._publish(self)
+            return self.sandbox
+
+    def _note_limits(self, limits: Limits) -> None:
+        with storage_errors(f"writing {self.id} down"):
+            self._note(replace(self.record, spec=replace(self.record.spec, limits=limits)))
+
     async def _follow_use(self) -> None:
         """Whatever was there before: processes that want to keep it alive, and what is written down."""
         if self.life.ended is not None:
@@ -166,15 +187,22 @@ class Supervisor:
 
         Raises Conflict, SandboxGone, NoCapacity (held).
         """
-        _, instance = self._running()
-        if self._busy:
-            raise Conflict(f"sandbox {self.id} is {self._busy}", hint="try again when it is done")
+        async with self._limiting:
+            pass  # one that is being given other limits is so for a moment
+        _, instance = self._undisturbed()
         self._busy = what
         try:
             with self._activity:
                 yield instance
         finally:
             self._busy = ""
+
+    def _undisturbed(self) -> tuple[Guest, Instance]:
+        """Raises Conflict, SandboxGone, NoCapacity (held)."""
+        running = self._running()
+        if self._busy:
+            raise Conflict(f"sandbox {self.id} is {self._busy}", hint="try again when it is done")
+        return running
 
     async def usage(self) -> Usage:
         """What the host counts for it. Raises SandboxGone, NoCapacity (held), EngineFailed."""
@@ -343,6 +371,8 @@ class Supervisor:
                 return False
             guest = await connect(self._machine, instance, on_lost=self._agent_lost)
             await guest.find_contexts()
+            # Its server may have died between its first moment and its limits, or while it changed them.
+            await renew_limits(self._machine, guest, instance, self.record.spec.limits)
             self._guest = guest
             self._activity.recall()
             await self._follow_use()

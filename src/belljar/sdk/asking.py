@@ -19,6 +19,7 @@ __all__ = (
     "INLINE_INPUT",
     "KEEP",
     "SandboxOptions",
+    "change_body",
     "context_body",
     "duration_of",
     "fork_body",
@@ -145,6 +146,29 @@ def sandbox_body(
         "idle": duration_of(idle),
     }
     return body | {key: value for key, value in optional.items() if value is not None}
+
+
+def change_body(
+    *,
+    labels: Mapping[str, str] | None,
+    lifetime: Duration | None,
+    idle: Duration | None,
+    cpu: float | None,
+    memory: Size | None,
+    disk: Size | None,
+    pids: int | None,
+) -> dict[str, Any]:
+    """Of what is named alone. KEEP: `lifetime` or `idle` is not."""
+    optional = {
+        "labels": None if labels is None else _pairs("labels", labels),
+        "cpu": cpu,
+        "memory": None if memory is None else size_of(memory),
+        "disk": None if disk is None else size_of(disk),
+        "pids": pids,
+    }
+    times = {"lifetime": lifetime, "idle": idle}
+    named = {key: duration_of(value) for key, value in times.items() if value is not KEEP}
+    return named | {key: value for key, value in optional.items() if value is not None}
 
 
 def snapshot_body(

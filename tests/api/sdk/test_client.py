@@ -24,6 +24,12 @@ def test_a_sandbox_is_made_found_changed_and_ended(home: Path) -> None:
         assert sandbox.update(labels={"c": "d"}, lifetime=None).expires is None
         assert sandbox.info().labels == {"c": "d"}
         assert sandbox.stats().memory_limit == 512 << 20
+        more = sandbox.update(memory="1GiB", cpu=0.5, pids=64)
+        assert (more.memory, more.cpu, more.pids, sandbox.stats().memory_limit) == (1 << 30, 0.5, 64, 1 << 30)
+        with pytest.raises(belljar.NotSupported, match="disk"):
+            sandbox.update(disk="1GiB")
+        with pytest.raises(belljar.InvalidArgument):
+            sandbox.update(memory="lots")
         assert (info.idle, sandbox.update(idle="5m").idle, sandbox.update(idle=None).idle) == (None, 300.0, None)
     assert sandbox.status == "terminated"
     assert sandbox.ended is not None

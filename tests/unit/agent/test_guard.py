@@ -129,3 +129,31 @@ def test_nobody_looks_while_nothing_runs_until_something_starts(world):
     world.guard.wake()
     world.go_on(0.1)
     assert world.looks == seen + 1
+
+
+def test_another_limit_is_looked_at_at_once_and_by_one_look_at_a_time(world):
+    world.go_on(5)
+    before = world.looks
+    world.guard._limit = lambda: 110 << 20
+    world.process(1, 90)
+    world.guard.hurry()
+    world.guard.hurry()
+    world.go_on(0.05)
+    assert world.killed == [NOBODY + 1]
+    world.free(512)
+    world.go_on(0.7)
+    quiet = world.looks
+    world.guard._limit = lambda: None
+    world.guard.hurry()
+    world.go_on(10)
+    assert before < quiet
+    assert 25 < world.looks - quiet < 45
+
+
+def test_one_that_is_idle_looks_at_another_limit_once(world):
+    world.idle = True
+    world.go_on(5)
+    before = world.looks
+    world.guard.hurry()
+    world.go_on(20)
+    assert world.looks == before + 1

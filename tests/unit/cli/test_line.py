@@ -39,7 +39,21 @@ def test_each_command_says_what_it_does_and_shows_an_example(words: list[str]) -
 
 def test_all_the_commands_that_are_promised_are_there() -> None:
     said = {" ".join(words) for words in commands()}
-    sandbox = ("create", "ls", "show", "exec", "shell", "cp", "logs", "fork", "rollback", "mount", "unmount", "rm")
+    sandbox = (
+        "create",
+        "ls",
+        "show",
+        "update",
+        "exec",
+        "shell",
+        "cp",
+        "logs",
+        "fork",
+        "rollback",
+        "mount",
+        "unmount",
+        "rm",
+    )
     snapshot = ("create", "ls", "show", "tree", "diff", "export", "import", "rm")
     template, key = ("create", "ls", "show", "rm"), ("create", "ls", "revoke")
     workspace = ("create", "ls", "show", "set", "rm")

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.control.conftest import Plant
 
 from belljar.control.branches import Fork
+from belljar.control.changes import Changes
 from belljar.control.keys import DEFAULT_WORKSPACE, Principal
 from belljar.control.quotas import Quotas
 from belljar.control.rates import Rates
@@ -22,7 +23,7 @@ from belljar.model.errors import (
     Unauthenticated,
 )
 from belljar.model.key import Scope
-from belljar.model.sandbox import Limits, SandboxSpec
+from belljar.model.sandbox import Limits, Sandbox, SandboxSpec
 from belljar.model.workspace import Quota, Use
 
 SPEC = SandboxSpec(limits=Limits(cpus=2, memory=1 << 30, disk=4 << 30))
@@ -253,3 +254,62 @@ async def test_others_see_their_own_alone(plant: Plant):
         for who in (own, replace(operator, scope=Scope.RUN)):
             with pytest.raises(PermissionDenied):
                 Workspaces.check_operator(who)
+
+
+@pytest.mark.parametrize(
+    ("quota", "change", "said"),
+    [
+        (Quota(memory=3 << 30), Changes(memory=5 << 29), "memory up to 3.0 GiB: 2.0 GiB in use, 1.5 GiB more"),
+        (Quota(cpus=4.5), Changes(cpus=2.7), "cpus up to 4.5: 4 in use, 0.7 more"),
+    ],
+)
+async def test_a_sandbox_that_grows_is_bounded_as_one_that_is_made(
+    plant: Plant, quota: Quota, change: Changes, said: str
+):
+    async with plant.control() as control:
+        await control.workspaces.make("team", quota)
+        first, second = [await control.sandboxes.create("team", SPEC) for _ in range(2)]
+        with pytest.raises(LimitExceeded, match=said):
+            await control.sandboxes.update("team", first.id, change)
+        assert plant.node.known[first.id].spec.limits == SPEC.limits
+        assert control.quotas.use("team") == Use(2, 4.0, 2 << 30, 8 << 30)
+        await control.sandboxes.update("team", second.id, Changes(memory=1 << 29, cpus=0.5))
+        await control.sandboxes.update("team", first.id, change)
+
+
+async def test_a_key_bounds_what_its_sandboxes_grow_to(plant: Plant):
+    async with plant.control() as control:
+        key, _ = await control.keys.make("one", quota=Quota(memory=1 << 30))
+        made = await control.sandboxes.create(DEFAULT_WORKSPACE, SPEC, key=key.id)
+        with pytest.raises(LimitExceeded, match=rf"the key {key.id}"):
+            await control.sandboxes.update(DEFAULT_WORKSPACE, made.id, Changes(memory=2 << 30))
+
+
+async def test_less_is_never_refused_by_a_quota_that_was_lowered(plant: Plant):
+    async with plant.control() as control:
+        await control.workspaces.make("team", Quota())
+        made = await control.sandboxes.create("team", SPEC)
+        await control.workspaces.change("team", Quota(cpus=1, memory=1 << 20, disk=1))
+        changed = await control.sandboxes.update("team", made.id, Changes(memory=1 << 29))
+        assert changed.spec.limits.memory == 1 << 29
+
+
+async def test_what_is_about_to_be_given_is_given_to_nobody_else(plant: Plant, monkeypatch: pytest.MonkeyPatch):
+    set_limits, go_on = plant.node.set_limits, asyncio.Event()
+
+    async def slow(id: str, limits: Limits) -> Sandbox:
+        await go_on.wait()
+        return await set_limits(id, limits)
+
+    monkeypatch.setattr(plant.node, "set_limits", slow)
+    async with plant.control() as control:
+        await control.workspaces.make("team", Quota(memory=3 << 30))
+        made = await control.sandboxes.create("team", SPEC)
+        growing = asyncio.ensure_future(control.sandboxes.update("team", made.id, Changes(memory=5 << 29)))
+        await asyncio.sleep(0.01)
+        with pytest.raises(LimitExceeded, match=r"2\.5 GiB in use"):
+            await control.sandboxes.create("team", SPEC)
+        go_on.set()
+        await growing
+        assert control.quotas.use("team").memory == 5 << 29
+        await control.sandboxes.create("team", replace(SPEC, limits=replace(SPEC.limits, memory=1 << 29)))

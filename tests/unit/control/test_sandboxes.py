@@ -2,18 +2,28 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.api.scripted_node import ScriptedGuest
 from tests.unit.control.conftest import Plant
 
 from belljar.base.ids import new_id
+from belljar.control.changes import Changes
 from belljar.control.processes import Readers, tails
-from belljar.control.sandboxes import Changes
 from belljar.control.store.sandboxes import Filter, Record, Repeat
-from belljar.model.errors import AlreadyExists, Conflict, EngineFailed, NotFound, SandboxGone, Starting
+from belljar.model.errors import (
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    EngineFailed,
+    InvalidArgument,
+    NotFound,
+    SandboxGone,
+    Starting,
+)
 from belljar.model.process import Exit, Output, ProcessInfo, Stream, StreamState
-from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
+from belljar.model.sandbox import Ended, Limits, Sandbox, SandboxSpec, Status
 
 HOME = "default"
 
@@ -171,6 +181,104 @@ async def test_a_change_of_an_ended_one_is_refused(plant: Plant):
             await control.sandboxes.update(HOME, made.id, Changes(lifetime=5.0))
         with pytest.raises(SandboxGone):
             await control.sandboxes.update(HOME, made.id, Changes(labels={}))
+
+
+async def test_limits_are_changed_at_the_node_in_the_index_and_in_the_store(plant: Plant):
+    async with plant.control() as control:
+        made = await control.sandboxes.create(HOME, SandboxSpec())
+        changed = await control.sandboxes.update(HOME, made.id, Changes(memory=2 << 30, cpus=1.5))
+        wanted = Limits(cpus=1.5, memory=2 << 30)
+        assert changed.spec.limits == wanted
+        assert plant.node.known[made.id].spec.limits == wanted
+        record = await plant.store.get(made.id)
+        assert record is not None and record.sandbox.spec.limits == wanted
+        again = await control.sandboxes.update(HOME, made.id, Changes(pids=99, labels={"a": "b"}))
+        assert (again.spec.limits, again.spec.labels) == (replace(wanted, pids=99), {"a": "b"})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"cpus": 0.01}, {"cpus": 1e9}, {"memory": 1}, {"memory": 1 << 60}, {"disk": 0}, {"pids": -1}, {"pids": 1 << 20}],
+)
+async def test_limits_that_no_sandbox_may_have_change_nothing(plant: Plant, bad: dict[str, Any]):
+    async with plant.control() as control:
+        made = await control.sandboxes.create(HOME, SandboxSpec())
+        with pytest.raises(InvalidArgument, match=next(iter(bad)).removesuffix("s")):
+            await control.sandboxes.update(HOME, made.id, Changes(lifetime=5.0, labels={"a": "b"}, **bad))
+        assert await control.sandboxes.get(HOME, made.id) == made
+
+
+async def test_a_change_that_the_node_refuses_changes_nothing_else(plant: Plant, monkeypatch: pytest.MonkeyPatch):
+    async with plant.control() as control:
+        made = await control.sandboxes.create(HOME, SandboxSpec())
+
+        async def refuse(id: str, limits: Limits) -> Sandbox:
+            raise Conflict("700 MiB of memory are in use")
+
+        monkeypatch.setattr(plant.node, "set_limits", refuse)
+        with pytest.raises(Conflict, match="in use"):
+            await control.sandboxes.update(HOME, made.id, Changes(memory=64 << 20, lifetime=5.0, labels={"a": "b"}))
+        assert await control.sandboxes.get(HOME, made.id) == made
+        assert control.sandboxes.counts() == {(HOME, "running"): 1}
+
+
+async def test_an_answer_of_the_node_that_is_lost_does_not_part_what_is_known(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+):
+    async with plant.control() as control:
+        made = await control.sandboxes.create(HOME, SandboxSpec())
+        set_limits = plant.node.set_limits
+
+        async def lost(id: str, limits: Limits) -> Sandbox:
+            await set_limits(id, limits)
+            raise DeadlineExceeded("no answer")
+
+        monkeypatch.setattr(plant.node, "set_limits", lost)
+        with pytest.raises(DeadlineExceeded):
+            await control.sandboxes.update(HOME, made.id, Changes(memory=2 << 30))
+        record = await plant.store.get(made.id)
+        assert record is not None and record.sandbox.spec.limits.memory == 2 << 30
+        assert (await control.sandboxes.get(HOME, made.id)).spec.limits.memory == 2 << 30
+
+
+async def test_two_changes_at_once_come_one_after_the_other(plant: Plant, monkeypatch: pytest.MonkeyPatch):
+    under_way = 0
+    set_limits = plant.node.set_limits
+
+    async def slow(id: str, limits: Limits) -> Sandbox:
+        nonlocal under_way
+        under_way += 1
+        assert under_way == 1
+        await asyncio.sleep(0.02)
+        under_way -= 1
+        return await set_limits(id, limits)
+
+    monkeypatch.setattr(plant.node, "set_limits", slow)
+    async with plant.control() as control:
+        made = await control.sandboxes.create(HOME, SandboxSpec())
+        changes = (Changes(memory=2 << 30), Changes(cpus=3.0), Changes(pids=77))
+        await asyncio.gather(*(control.sandboxes.update(HOME, made.id, each) for each in changes))
+        assert (await control.sandboxes.get(HOME, made.id)).spec.limits == Limits(cpus=3.0, memory=2 << 30, pids=77)
+
+
+async def test_a_change_goes_on_when_its_caller_leaves(plant: Plant, monkeypatch: pytest.MonkeyPatch):
+    set_limits, go_on = plant.node.set_limits, asyncio.Event()
+
+    async def slow(id: str, limits: Limits) -> Sandbox:
+        await go_on.wait()
+        return await set_limits(id, limits)
+
+    monkeypatch.setattr(plant.node, "set_limits", slow)
+    async with plant.control() as control:
+        made = await control.sandboxes.create(HOME, SandboxSpec())
+        asked = asyncio.ensure_future(control.sandboxes.update(HOME, made.id, Changes(memory=2 << 30)))
+        await settle()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        go_on.set()
+        await settle()
+        assert (await control.sandboxes.get(HOME, made.id)).spec.limits.memory == 2 << 30
 
 
 async def test_exec_asks_the_store_nothing(plant: Plant, monkeypatch: pytest.MonkeyPatch):

@@ -8,8 +8,8 @@ import pytest
 from tests.unit.control.conftest import Control, Plant
 
 from belljar.base.ids import new_id
+from belljar.control.changes import Changes
 from belljar.control.origins import Wanted
-from belljar.control.sandboxes import Changes
 from belljar.control.snapshots import SnapshotChanges
 from belljar.control.store.snapshots import SnapshotFilter, SnapshotRecord, State
 from belljar.model.errors import (

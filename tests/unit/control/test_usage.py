@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, text
 from tests.unit.control.conftest import Plant
 
+from belljar.base.clock import SystemClock
 from belljar.base.ids import new_id
 from belljar.base.tasks import wait_until
 from belljar.control.index import Index
@@ -26,7 +28,7 @@ from belljar.control.store.tables import HEAD, WorkspaceRow
 from belljar.control.store.usage import UsageStore, changes_of
 from belljar.control.usage import Usage
 from belljar.model.errors import DiskFull, InvalidArgument, NotFound
-from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
+from belljar.model.sandbox import Ended, Limits, Sandbox, SandboxSpec, Status
 from belljar.model.usage import AMOUNTS, HOUR_US, Amounts, Counters, Reading, UsageEntry, micros, opened
 
 EVER = (0, 1 << 40)
@@ -47,6 +49,13 @@ class Truth:
     durable: tuple[Counters, int] = (NOTHING, 0)
     ended: float | None = None
     lost: bool = False
+    cores: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
+    """From when on how many were promised, after the one that it began with."""
+
+    def promised(self, until: int) -> int:
+        """Microseconds of one core up to `until`."""
+        told = [(micros(self.started), 1), *((micros(at), count) for at, count in self.cores), (until, 0)]
+        return sum(count * (end - begin) for (begin, count), (end, _) in pairwise(told))
 
     def take(self) -> None:
         self.total += self.now.since(self.seen).cpu_us
@@ -57,6 +66,14 @@ class Truth:
 
     def forget(self) -> None:
         self.seen, self.total = self.durable
+
+
+class HouseClock(SystemClock):
+    def __init__(self, house: "House") -> None:
+        self._house = house
+
+    def now(self) -> float:
+        return self._house.at
 
 
 @dataclass
@@ -83,7 +100,7 @@ class House:
 
     async def start(self) -> None:
         self.index = Index()
-        self.meters = Meters(UsageStore(self.database), self.index)
+        self.meters = Meters(UsageStore(self.database), self.index, clock=HouseClock(self))
         await self.meters.__aenter__()
         self.store = SandboxStore(self.database, self.meters)
         for record in await self.store.live():
@@ -118,6 +135,21 @@ class House:
                 if one.ended is None:
                     one.keep()
 
+    async def resize(self, one: Truth, cores: int) -> None:
+        """Written at once, with all that was counted of it until then."""
+        assert self.store is not None
+        entry = self.index.entry(one.id)
+        assert entry is not None
+        assert self.meters is not None
+        self.meters.open()  # as the write that said that it runs has done
+        limits = Limits(cpus=cores)
+        now = self.index.follow(replace(entry.sandbox, spec=replace(entry.sandbox.spec, limits=limits)))
+        assert now is not None
+        self.full = False
+        await self.store.settle(now)
+        one.keep()
+        one.cores.append((self.at, cores))
+
     async def end(self, one: Truth, *, lost: bool) -> None:
         """Tried again until it is written, by this server or the next."""
         assert self.store is not None
@@ -140,7 +172,9 @@ class House:
 
 @st.composite
 def stories(draw: st.DrawFn) -> list[tuple[str, int, int, int]]:
-    verbs = st.sampled_from(("make", "run", "run", "sample", "sample", "kill", "reset", "end", "lose", "full", "room"))
+    verbs = st.sampled_from(
+        ("make", "run", "run", "sample", "sample", "kill", "reset", "end", "lose", "full", "room", "resize")
+    )
     step = st.tuples(verbs, st.integers(0, 1 << 30), st.integers(0, 2 * HOUR_US), st.integers(0, 5))
     return draw(st.lists(step, min_size=5, max_size=40))
 
@@ -198,6 +232,8 @@ async def step(house: House, verb: str, amount: int, which: int) -> None:
             await house.end(some, lost=False)
         case "lose" if some is not None:
             await house.end(some, lost=True)
+        case "resize" if some is not None:
+            await house.resize(some, 1 + amount % 4)
         case "full":
             house.full = True
         case "room":
@@ -229,7 +265,7 @@ async def compare(house: House) -> None:
         if not one.lost:
             assert line.running_us == micros(one.ended) - micros(one.started)
         assert line.running_us == ledger.until - micros(one.started)
-        assert line.promised_cpu_us == line.running_us
+        assert line.promised_cpu_us == one.promised(ledger.until)
 
 
 def total(lines: Sequence[UsageEntry]) -> Amounts:

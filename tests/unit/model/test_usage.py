@@ -21,6 +21,7 @@ from belljar.model.usage import (
     entry_of,
     hour_of,
     opened,
+    promise,
 )
 
 MIB = 1 << 20
@@ -137,3 +138,18 @@ def test_a_line_goes_through_json():
     for wrong in (None, 1.0, "1", True):
         with pytest.raises(InvalidArgument):
             entry_of(entry_json(entry) | {"cpu_us": wrong})
+
+
+def test_another_promise_counts_from_its_moment_on_and_not_before():
+    ledger = opened("sb1", "default", cpus=1.5, memory=1 << 30, started=STARTED)
+    begun = ledger.begun
+    ledger, _ = advance(ledger, begun + 1_000_000, Reading(0.0, Counters(500), 100 * MIB))
+    ledger, hours = promise(ledger, begun + 3_000_000, cpus=0.25, memory=256 * MIB)
+    assert (ledger.until, ledger.total.promised_cpu_us) == (begun + 3_000_000, 4_500_000)
+    assert sum(amounts.promised_memory_mib_ms for amounts in hours.values()) == 2 * 1024 * 1000
+    again, _ = promise(ledger, begun, cpus=0.25, memory=256 * MIB)
+    assert again == ledger
+    ledger, _ = close(ledger, begun + 7_000_000, None)
+    assert ledger.total.promised_cpu_us == 4_500_000 + 1_000_000
+    assert ledger.total.promised_memory_mib_ms == 3 * 1024 * 1000 + 4 * 256 * 1000
+    assert promise(ledger, begun + 9_000_000, cpus=9, memory=1) == (ledger, {})

@@ -35,6 +35,10 @@ _FOLLOW = (
                 "expires",
                 "lifetime",
                 "idle",
+                "cpus",
+                "memory",
+                "disk",
+                "pids",
                 "ended_at",
                 "ended_reason",
                 "ended_message",
@@ -128,7 +132,7 @@ class SandboxStore:
             return None if row is None or row.created < now - REPEAT_SECONDS else (row.digest, row.sandbox)
 
     def follow(self, sandbox: Sandbox) -> None:
-        """Status, times and timers, written soon; a row that has ended stays as it is."""
+        """Status, times, timers and limits, written soon; a row that has ended stays as it is."""
         _put(self._behind, sandbox)
         self._wake.set()
 
@@ -246,7 +250,7 @@ def _put(behind: dict[str, Sandbox], sandbox: Sandbox) -> None:
 
 def _progress_of(sandbox: Sandbox) -> dict[str, Any]:
     """The values of `_FOLLOW`."""
-    ended = sandbox.ended
+    ended, limits = sandbox.ended, sandbox.spec.limits
     return {
         "this": sandbox.id,
         "status": sandbox.status.value,
@@ -254,6 +258,10 @@ def _progress_of(sandbox: Sandbox) -> dict[str, Any]:
         "expires": sandbox.expires,
         "lifetime": sandbox.spec.lifetime,
         "idle": sandbox.spec.idle,
+        "cpus": limits.cpus,
+        "memory": limits.memory,
+        "disk": limits.disk,
+        "pids": limits.pids,
         "ended_at": ended.at if ended else None,
         "ended_reason": ended.reason if ended else None,
         "ended_message": ended.message[:_MESSAGE_KEPT] if ended else None,
@@ -269,10 +277,6 @@ def _values_of(record: Record) -> dict[str, Any]:
         "workspace": record.workspace,
         "name": spec.name,
         "image": spec.image,
-        "cpus": spec.limits.cpus,
-        "memory": spec.limits.memory,
-        "disk": spec.limits.disk,
-        "pids": spec.limits.pids,
         "env": dict(spec.env),
         "labels": dict(spec.labels),
         "workdir": spec.workdir,

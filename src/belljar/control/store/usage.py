@@ -12,8 +12,8 @@ from belljar.model.usage import AMOUNTS, HOUR_US, Amounts, Counters, Ledger, Usa
 
 __all__ = ("UsageStore", "changes_of")
 
-_FIXED = ("sandbox", "workspace", "millicores", "memory", "begun")
-_MOVING = ("until", "closed", "memory_seen", "disk_seen")
+_FIXED = ("sandbox", "workspace", "begun")
+_MOVING = ("millicores", "memory", "until", "closed", "memory_seen", "disk_seen")
 _SEEN = ("cpu_us", "received_bytes", "sent_bytes")
 _KEYS = ("sandbox", "hour")
 _LOADED = 500

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from belljar.control.changes import KEEP, Changes
 from belljar.control.origins import Wanted
-from belljar.control.sandboxes import KEEP, Changes
 from belljar.front.native.text import Duration, RawText, Size, Text
 from belljar.model.errors import InvalidArgument, TooLarge
 from belljar.model.process import ProcessSpec, PtySize
@@ -92,11 +92,19 @@ class CreateSandbox(In):
 
 class UpdateSandbox(In):
     """What is not named stays. `lifetime` counts from now on, null is unlimited; a null `idle` is never. `labels` replace those
-    that are there."""
+    that are there.
+
+    `cpu`, `memory` and `pids` hold at once. Programs see the new memory, and as many processors as before. Less memory than is in
+    use is a conflict. The disk of a sandbox that runs cannot be changed.
+    """
 
     lifetime: Duration | None = None
     idle: Duration | None = None
     labels: dict[str, str] | None = None
+    cpu: FiniteFloat | None = None
+    memory: Annotated[Size | None, Field(examples=["2GiB"])] = None
+    disk: Size | None = None
+    pids: int | None = None
 
     def changes(self) -> Changes:
         said = self.model_fields_set
@@ -104,6 +112,10 @@ class UpdateSandbox(In):
             lifetime=self.lifetime if "lifetime" in said else KEEP,
             idle=self.idle if "idle" in said else KEEP,
             labels=self.labels,
+            cpus=self.cpu,
+            memory=self.memory,
+            disk=self.disk,
+            pids=self.pids,
         )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat
 
 from belljar.control.branches import Fork
-from belljar.control.sandboxes import KEEP
+from belljar.control.changes import KEEP
 from belljar.control.snapshots import SnapshotChanges
 from belljar.front.native.schema import ErrorOut, In, Out, SandboxOut
 from belljar.front.native.text import Duration, Size, Text

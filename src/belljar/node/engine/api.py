@@ -233,6 +233,13 @@ class Engine(Protocol):
         """Changes the host's limits of a live instance; what the guest sees stays."""
         ...
 
+    async def show(self, instance: Instance, limits: Limits) -> None:
+        """Lets a live guest see another memory limit. The processors and the disk that it sees cannot be changed.
+
+        Raises NotSupported for a guest whose build cannot.
+        """
+        ...
+
     async def delete(self, instance: Instance, *, timeout: float = 30.0) -> None:
         """Ends it by force and frees everything the driver made for it. One that is not there, or half made, is fine."""
         ...

@@ -10,6 +10,7 @@ from belljar.model.code import CodeEvent, CodeSpec, ContextInfo, ContextSpec
 from belljar.model.errors import Conflict, Error, SandboxGone
 from belljar.model.file import Change, FileInfo
 from belljar.model.process import OutputEvent, ProcessInfo, ProcessSpec, PtySize, Stream
+from belljar.model.sandbox import Limits
 from belljar.node.engine.api import Channel
 from belljar.node.guest.contexts.contexts import Contexts
 from belljar.node.guest.contexts.kernel import KERNEL
@@ -25,6 +26,8 @@ _log = get_logger("node.guest")
 _WORDS = ("out_of_memory", "namespace_lost")
 _NOTE_EVERY = 10.0
 _CALL = 10.0
+_RECLAIM = 1.0
+"""Seconds that the kernel inside may take to give back the memory of what has just ended."""
 WARM_MODULES = ("numpy", "pandas")
 """What a warm kernel imports, where the image has it: 36 MiB a sandbox, and 0.45 s of the first cell that uses them. With
 matplotlib.pyplot it would be 24 MiB more for 0.3 s of the first plot."""
@@ -69,6 +72,24 @@ class Guest:
     async def configure(self, *, timeout: float = 10.0, **settings: object) -> None:
         """Tells the agent what sandbox it is in: see ``configure`` in docs/wire.md. May be repeated."""
         await self._session.call("configure", dict(settings), timeout=timeout)
+
+    async def limit(self, limits: Limits, *, force: bool = False, timeout: float = 10.0) -> None:
+        """Gives what runs inside other limits of memory and processes.
+
+        Raises Conflict when more memory is in use, unless `force`; NotSupported by an agent of an earlier release. Then nothing
+        is changed.
+        """
+        said = {"memory": limits.memory, "pids": limits.pids, "force": force}
+        until = time.monotonic() + _RECLAIM
+        while True:
+            try:
+                await self._session.call("limit", said, timeout=timeout)
+                return
+            except Conflict as error:
+                if time.monotonic() > until:
+                    hint = "end some of its processes, or empty its /tmp and /dev/shm"
+                    raise Conflict(error.message, hint=hint) from None
+            await asyncio.sleep(_RECLAIM / 10)
 
     def take_over(self, on_lost: OnLost) -> None:
         """`on_lost` is told from now on, instead of the one before: for a session that was opened before its sandbox had an

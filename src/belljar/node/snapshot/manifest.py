@@ -26,7 +26,8 @@ class Draft:
     `spec` is the source's, as it was. `image_key`: the artifact of the image that the changes are relative to. `build`,
     `runtime`: the engine build and the guest runtime (artifact keys) that a memory snapshot needs; `platform`: gVisor's
     platform and the machine, such as ``systrap/x86_64``; `cpu`: the processor features that its processes may be using.
-    `mounts`: names of what was mounted from the host's side.
+    `mounts`: names of what was mounted from the host's side. `processors`: how many its source saw; None: as many as its limits
+    say, which may be others since they can be changed.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Draft:
     paused: float = 0.0
     template: bool = False
     mounts: tuple[str, ...] = ()
+    processors: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

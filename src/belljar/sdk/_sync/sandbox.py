@@ -25,7 +25,7 @@ from belljar.sdk._sync.running import Run
 from belljar.sdk._sync.snapshot import Snapshot
 from belljar.sdk._sync.template import Template
 from belljar.sdk.answers import context_of, logs_of, process_of, sandbox_of, stats_of
-from belljar.sdk.asking import KEEP, context_body, duration_of, new_key, process_body, sandbox_body, url
+from belljar.sdk.asking import KEEP, change_body, context_body, duration_of, new_key, process_body, sandbox_body, url
 from belljar.sdk.executions import Execution, Result
 from belljar.sdk.pure import PathLike, path_text
 from belljar.sdk.values import Command, CompletedProcess, Progress, SandboxInfo, SandboxLogs, SandboxStats
@@ -180,17 +180,24 @@ class Sandbox(Branching):
         return self
 
     def update(
-        self, *, labels: Mapping[str, str] | None = None, lifetime: Duration | None = KEEP, idle: Duration | None = KEEP
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        lifetime: Duration | None = KEEP,
+        idle: Duration | None = KEEP,
+        cpu: float | None = None,
+        memory: Size | None = None,
+        disk: Size | None = None,
+        pids: int | None = None,
     ) -> SandboxInfo:
-        """Replaces the labels, gives it `lifetime` from now on (None: unlimited), or another `idle` (None: never). What is not
-        named stays."""
-        body: dict[str, Any] = {}
-        if labels is not None:
-            body["labels"] = dict(labels)
-        if lifetime is not KEEP:
-            body["lifetime"] = duration_of(lifetime)
-        if idle is not KEEP:
-            body["idle"] = duration_of(idle)
+        """Replaces the labels, gives it `lifetime` from now on (None: unlimited), another `idle` (None: never), or other limits,
+        at once. What is not named stays.
+
+        Programs see the new memory, and as many processors as before. Raises Conflict (more memory is in use, or a snapshot, fork
+        or rollback goes on), LimitExceeded (the quota), NoCapacity, NotSupported (the disk of one that runs; one that an earlier
+        release made); then nothing is changed.
+        """
+        body = change_body(labels=labels, lifetime=lifetime, idle=idle, cpu=cpu, memory=memory, disk=disk, pids=pids)
         self._info = sandbox_of(self._link.call("PATCH", self._url(), json=body))
         return self._info
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from belljar.model.errors import LimitExceeded
+from belljar.model.errors import Conflict, LimitExceeded
 from belljar.model.sandbox import Limits
 from belljar.node.engine.api import InstanceState
 from belljar.node.engine.conformance.bed import Bed, command
@@ -156,6 +156,57 @@ async def _changed(bed: Bed) -> None:
         expect(share > 0.25 or os.getloadavg()[0] > 4 * (os.cpu_count() or 1), f"after raising it: {share:.2f} CPUs")
 
 
+_MORE = 2 * _MEMORY
+
+
+def _hold(size: int) -> tuple[str, ...]:
+    """A program that has so many bytes at once."""
+    return "dd", "if=/dev/zero", "of=/dev/null", f"bs={size}", "count=1"
+
+
+async def _memory_changed(bed: Bed) -> None:
+    before, after = Limits(memory=_MEMORY, disk=_DISK), Limits(memory=_MORE, disk=_DISK)
+    async with bed.box(before) as box:
+
+        async def give(limits: Limits) -> None:
+            await box.guest.limit(limits)
+            await bed.engine.limit(box.instance, limits)
+            await bed.engine.show(box.instance, limits)
+            free = await box.sh("free -b | awk '/^Mem:/ {print $2}'")
+            expect(free.text.strip() == str(limits.memory), f"free shows {free.text.strip()} of {limits.memory} bytes")
+
+        await box.guest.limit(before)
+        held = await box.run(*_hold(_MEMORY))
+        expect(held.out_of_memory, f"holding {_MEMORY} bytes of as many: {held}")
+        await give(after)
+        held = await box.run(*_hold(_MORE * 3 // 4))
+        expect(held.returncode == 0, f"holding more than the former limit: {held}")
+        await box.sh(f"head -c {_MEMORY // 3} /dev/zero > /tmp/full")
+        try:
+            await box.guest.limit(Limits(memory=_MEMORY // 3, disk=_DISK))
+        except Conflict as error:
+            expect("in use" in error.message, f"less than is in use is refused by: {error.message}")
+        else:
+            expect(False, "the guest took a limit below what is in use")
+        expect((await box.run(*_hold(_MEMORY))).returncode == 0, "a refused limit changed something")
+        await box.sh("rm /tmp/full")
+        await give(before)
+        held = await box.run(*_hold(_MEMORY))
+        expect(held.out_of_memory, f"holding {_MEMORY} bytes with the former limit again: {held}")
+        expect((await box.sh("exit 4")).returncode == 4, "nothing starts after all that")
+
+
+async def _pids_changed(bed: Bed) -> None:
+    script = "i=0; while [ $i -lt 100 ]; do sleep 1 & i=$((i+1)); done; wait; echo all"
+    async with bed.box(Limits(memory=_MEMORY, disk=_DISK, pids=64)) as box:
+        await box.guest.limit(Limits(memory=_MEMORY, disk=_DISK, pids=300))
+        done = await box.sh(script)
+        expect("all" in done.text, f"100 processes do not fit into a limit that was raised to 300: {done}")
+        await box.guest.limit(Limits(memory=_MEMORY, disk=_DISK, pids=32))
+        done = await box.sh(script)
+        expect("all" not in done.text, "100 processes fit into a limit that was lowered to 32")
+
+
 LIMITS = (
     Check("limits are what the guest sees", _NEEDS, _seen_inside),
     Check("cpu is a quota", _NEEDS, _cpu),
@@ -168,4 +219,6 @@ LIMITS = (
     Check("a full disk is ENOSPC, and room helps", _NEEDS, _disk),
     Check("what is written to disk takes no memory", _NEEDS, _disk_is_not_memory, 120.0),
     Check("limits of a live guest can be changed", _NEEDS, _changed),
+    Check("the memory of a live guest can be changed, and is seen", _NEEDS, _memory_changed, 120.0),
+    Check("the processes of a live guest can be changed", _NEEDS, _pids_changed, 120.0),
 )

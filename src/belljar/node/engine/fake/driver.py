@@ -162,6 +162,12 @@ class FakeEngine:
     async def limit(self, instance: Instance, limits: Limits) -> None:
         return
 
+    async def show(self, instance: Instance, limits: Limits) -> None:
+        plan = self.plan(instance.spec)
+        await asyncio.sleep(plan.show_delay)
+        if plan.show_error is not None:
+            raise plan.show_error
+
     async def delete(self, instance: Instance, *, timeout: float = 30.0) -> None:
         if self.plan(instance.spec).stays:
             raise EngineFailed(f"{instance.spec.id} stays, as planned")

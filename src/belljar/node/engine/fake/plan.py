@@ -15,6 +15,7 @@ class FakePlan:
     `start_delay`, `start_error`: the same for starting. `crash_on_start`: the agent ends at once. `never_answers`: the
     agent runs and says nothing. `talks_nonsense`: what comes from the agent is no frame. `dies_after`: the guest ends by
     itself that long after its start. `stays`: it cannot be deleted (raises EngineFailed, until the plan is changed).
+    `show_delay`, `show_error`: letting it see other limits takes that long, and raises this.
     """
 
     create_delay: float = 0.0
@@ -26,3 +27,5 @@ class FakePlan:
     talks_nonsense: bool = False
     dies_after: float | None = None
     stays: bool = False
+    show_delay: float = 0.0
+    show_error: Error | None = None

@@ -15,7 +15,7 @@ from typing import Final
 from belljar.base.files import close_descriptors, remove_tree
 from belljar.base.mounts import unmount_below
 from belljar.base.tasks import in_thread, opened_in_thread
-from belljar.model.errors import EngineFailed, InvalidArgument
+from belljar.model.errors import EngineFailed, InvalidArgument, NotSupported
 from belljar.model.sandbox import Limits
 from belljar.node.engine.api import (
     Capabilities,
@@ -50,6 +50,7 @@ from belljar.node.engine.gvisor.ready import make_ready
 from belljar.node.engine.gvisor.residue import engine_processes, residue
 from belljar.node.engine.gvisor.runsc import Runsc
 from belljar.node.engine.gvisor.saving import finished, saved
+from belljar.node.engine.gvisor.spec import shown_cpus
 from belljar.node.engine.pipes import error_text, open_channel, open_error
 from belljar.node.engine.process import (
     HostProcess,
@@ -67,6 +68,7 @@ __all__ = ("CHECKPOINT_FILES", "GvisorEngine")
 
 CHECKPOINT_FILES = ("checkpoint.img", "pages_meta.img", "pages.img")
 """In the order in which their descriptors travel."""
+_SHOW = 5.0
 _ID: Final = re.compile(r"[a-z0-9]{1,40}")
 _STATES = {1: InstanceState.CREATED, 2: InstanceState.RUNNING, 3: InstanceState.DEAD}
 
@@ -286,6 +288,19 @@ class GvisorEngine:
         except OSError as error:
             raise translated(f"limiting {instance.spec.id}", error) from error
 
+    async def show(self, instance: Instance, limits: Limits) -> None:
+        config = {"memory": min(limits.memory, _machine_memory()), "cpus": shown_cpus(limits)}
+        session = {"name": "Default", "sinks": [{"name": "limits", "config": config}]}
+        try:
+            # See live.go of our engine; `Force`: in the place of an earlier one.
+            argument = {"Config": session, "Force": True}
+            await self._call(instance, "containerManager.CreateTraceSession", argument, timeout=_SHOW)
+        except control.KernelRefused as error:
+            raise NotSupported(
+                f"the memory that {instance.spec.id} sees cannot be changed: {error.message}",
+                hint="its engine is of an earlier release: snapshot it, and go on from there in a new sandbox",
+            ) from error
+
     async def delete(self, instance: Instance, *, timeout: float = 30.0) -> None:
         spec = instance.spec
         async with deadline(f"deleting {spec.id}", timeout):
@@ -389,6 +404,10 @@ class GvisorEngine:
             for folder in self._groups.folders(self._cgroup):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _open_all(folder: Path, flags: int) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from belljar.model.sandbox import Limits
 from belljar.node.engine.api import InstanceSpec, temporary
 
-__all__ = ("AGENT_CAPABILITIES", "RUN_MOUNT", "VOLUME_MOUNT", "oci_spec")
+__all__ = ("AGENT_CAPABILITIES", "RUN_MOUNT", "VOLUME_MOUNT", "oci_spec", "shown_cpus")
 
 RUN_MOUNT = "/.belljar/run"
 VOLUME_MOUNT = "/.belljar/vol"
@@ -83,6 +83,11 @@ def oci_spec(spec: InstanceSpec, *, root: Path, carrier: Path) -> dict[str, obje
 def cpu_quota(limits: Limits) -> int:
     """Microseconds of CPU per period; the kernel takes 1,000 at least."""
     return max(1000, math.ceil(limits.cpus * CPU_PERIOD))
+
+
+def shown_cpus(limits: Limits) -> int:
+    """Processors that the kernel takes from that quota: each begun one is whole."""
+    return math.ceil(cpu_quota(limits) / CPU_PERIOD)
 
 
 def _mounts(spec: InstanceSpec, carrier: Path) -> list[dict[str, object]]:
