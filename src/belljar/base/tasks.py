@@ -1,11 +1,12 @@
 """Background work with one owner who awaits its end."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-__all__ = ("TaskSet", "in_thread", "opened_in_thread", "wait_until")
+__all__ = ("TaskSet", "in_thread", "opened_in_thread", "to_the_end", "wait_until")
 
 T = TypeVar("T")
 
@@ -53,6 +54,20 @@ class TaskSet:
 async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> T:
     """Runs a blocking call in a worker thread; on cancellation the call itself still runs to its end."""
     return await asyncio.to_thread(function, *args, **keywords)
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """When the caller is cancelled meanwhile, waits for the end of the work, and only then lets the cancellation through."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await asyncio.shield(task)
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 async def opened_in_thread(close: Callable[[T], object], open: Callable[..., T], *args: Any) -> T:

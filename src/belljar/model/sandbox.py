@@ -14,6 +14,7 @@ __all__ = (
     "Ended",
     "Limits",
     "Network",
+    "OnTimer",
     "Sandbox",
     "SandboxSpec",
     "Status",
@@ -35,10 +36,15 @@ MIN_IDLE = 1.0
 
 
 class Status(StrEnum):
-    """Where a sandbox is in its life. `terminated`, `failed` and `lost` are ends."""
+    """Where a sandbox is in its life. In `paused`, `standby` and `stopped` it rests: `paused` is frozen in memory, `standby` has
+    its memory on the disk, `stopped` only its files. `terminated`, `failed` and `lost` are ends.
+    """
 
     CREATING = "creating"
     RUNNING = "running"
+    PAUSED = "paused"
+    STANDBY = "standby"
+    STOPPED = "stopped"
     TERMINATING = "terminating"
     TERMINATED = "terminated"
     FAILED = "failed"
@@ -47,6 +53,34 @@ class Status(StrEnum):
     @property
     def is_end(self) -> bool:
         return self in (Status.TERMINATED, Status.FAILED, Status.LOST)
+
+    @property
+    def rests(self) -> bool:
+        """It is there, stands still, and can go on."""
+        return self in (Status.PAUSED, Status.STANDBY, Status.STOPPED)
+
+    @property
+    def on_disk(self) -> bool:
+        """It rests, and holds nothing of the machine but what lies on the disk."""
+        return self in (Status.STANDBY, Status.STOPPED)
+
+
+class OnTimer(StrEnum):
+    """What becomes of a sandbox when a timer of it has run out."""
+
+    TERMINATE = "terminate"
+    PAUSE = "pause"
+    STANDBY = "standby"
+    STOP = "stop"
+
+    @property
+    def status(self) -> Status:
+        return {
+            OnTimer.TERMINATE: Status.TERMINATED,
+            OnTimer.PAUSE: Status.PAUSED,
+            OnTimer.STANDBY: Status.STANDBY,
+            OnTimer.STOP: Status.STOPPED,
+        }[self]
 
 
 class Network(StrEnum):
@@ -90,8 +124,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What was asked for. `lifetime` in seconds from the first moment of running, None is unlimited. `idle`: it ends when nobody
-    has used it for so many seconds, None is never.
+    """What was asked for. `lifetime` in seconds of running, from the first moment on, None is unlimited; `on_lifetime` is done
+    then, and `on_idle` when nobody has used it for `idle` seconds, None is never.
 
     `snapshot`: the id of the snapshot to go on from, of which `image` is the image. `pool` False: made anew, never taken from
     those that wait. `reseed` False: the random generators of its code go on as in the snapshot, as its clones' do.
@@ -108,6 +142,8 @@ class SandboxSpec:
     network: Network = Network.OPEN
     lifetime: float | None = DEFAULT_LIFETIME
     idle: float | None = None
+    on_lifetime: OnTimer = OnTimer.TERMINATE
+    on_idle: OnTimer = OnTimer.TERMINATE
     pool: bool = True
     reseed: bool = True
 

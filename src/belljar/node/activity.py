@@ -1,7 +1,9 @@
 """Whether somebody uses a sandbox, and for how long nobody has: what its idle timer goes by."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,20 +74,24 @@ class Activity:
                 pass
 
 
-def used(guest: GuestApi, activity: Activity, keep_alive: Callable[[int], None]) -> GuestApi:
-    """The same guest; each call, and each stream while it is open, is a use. `keep_alive` is told of processes that want it."""
-    return cast(GuestApi, _Used(guest, activity, keep_alive))
+def used(awake: Callable[[], Awaitable[GuestApi]], activity: Activity, keep_alive: Callable[[int], None]) -> GuestApi:
+    """A guest whose every call, and each stream while it is open, is a use, and wakes it where it rests: `awake` gives the one
+    that runs now. `keep_alive` is told of processes that want it.
+    """
+    return cast(GuestApi, _Used(awake, activity, keep_alive))
 
 
 class _Used:
-    def __init__(self, guest: GuestApi, activity: Activity, keep_alive: Callable[[int], None]) -> None:
-        self._guest = guest
+    def __init__(
+        self, awake: Callable[[], Awaitable[GuestApi]], activity: Activity, keep_alive: Callable[[int], None]
+    ) -> None:
+        self._awake = awake
         self._activity = activity
         self._keep_alive = keep_alive
 
     async def start(self, spec: ProcessSpec) -> ProcessInfo:
         with self._activity:
-            info = await self._guest.start(spec)
+            info = await (await self._awake()).start(spec)
             if spec.keep_alive:
                 self._keep_alive(info.id)
             return info
@@ -93,27 +99,22 @@ class _Used:
     async def start_attached(
         self, spec: ProcessSpec, input: bytes | None = b""
     ) -> AsyncGenerator[ProcessInfo | OutputEvent, None]:
-        async with contextlib.aclosing(self._followed(self._guest.start_attached(spec, input))) as events:
+        async with contextlib.aclosing(self._followed("start_attached", spec, input)) as events:
             async for event in events:
                 if spec.keep_alive and isinstance(event, ProcessInfo):
                     self._keep_alive(event.id)
                 yield event
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        call = getattr(self._guest, name)
+        how = self._awaited if inspect.iscoroutinefunction(getattr(GuestApi, name)) else self._followed
+        return functools.partial(how, name)
 
-        def counted(*args: Any, **more: Any) -> Any:
-            made = call(*args, **more)
-            return self._followed(made) if hasattr(made, "__aiter__") else self._awaited(made)
-
-        return counted
-
-    async def _awaited(self, made: Awaitable[Any]) -> Any:
+    async def _awaited(self, name: str, *args: Any, **more: Any) -> Any:
         with self._activity:
-            return await made
+            return await getattr(await self._awake(), name)(*args, **more)
 
-    async def _followed(self, made: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    async def _followed(self, name: str, *args: Any, **more: Any) -> AsyncGenerator[Any, None]:
         with self._activity:
-            async with contextlib.aclosing(cast("AsyncGenerator[Any, None]", made)) as events:
+            async with contextlib.aclosing(getattr(await self._awake(), name)(*args, **more)) as events:
                 async for event in events:
                     yield event

@@ -155,8 +155,22 @@ class NodeApi(Protocol):
         """Ends it and frees everything it held before returning. One that has ended is fine."""
         ...
 
+    async def rest(self, id: str, status: Status) -> Sandbox:
+        """Lets it rest: `paused` is frozen in memory, `standby` has its memory on the disk, `stopped` only its files. Its
+        lifetime and its idle time stand still. Any call to its guest, a snapshot, fork, rollback or mount wakes it. One that
+        rests so is fine.
+
+        Raises NotFound, SandboxGone, Conflict (it rests deeper, or is being snapshotted), NoCapacity, DiskFull, EngineFailed;
+        then it is what it was before.
+        """
+        ...
+
+    async def resume(self, id: str) -> Sandbox:
+        """Returns when it runs; one that runs is fine. Raises NotFound, SandboxGone, and as `create`; then it rests on."""
+        ...
+
     async def set_lifetime(self, id: str, lifetime: float | None) -> Sandbox:
-        """Seconds from now on, or None for unlimited."""
+        """Seconds from now on (of one that rests: from its waking on), or None for unlimited."""
         ...
 
     async def set_idle(self, id: str, idle: float | None) -> Sandbox:

@@ -172,7 +172,7 @@ def configuration(origin: Origin, spec: SandboxSpec, id: str, slot: Slot | None)
         "memory": spec.limits.memory,
         "hosts": f"127.0.0.1 localhost\n::1 localhost\n{slot.address if slot else '127.0.1.1'} {name}\n",
         "resolv": f"nameserver {slot.gateway}\n" if slot and online else "# no network\n",
-        "machine_id": secrets.token_hex(16),
+        "machine_id": None if origin.same else secrets.token_hex(16),
         # As in the specification of a guest that boots; one that was restored has what its template was given.
         "tmp": temporary(spec.limits)[0],
         "shm": temporary(spec.limits)[1],

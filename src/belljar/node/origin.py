@@ -18,8 +18,9 @@ class Origin:
     `image` gives environment, user and directory; `root` is the file to stand on, whose content `image_key` names; `upper` a
     tar of changed files to boot with; `checkpoint` a folder to go on from instead. `build` and `runtime`: of the engine and the
     guest. `parent`: the snapshot that this is. `past`: whoever goes on from here has lived before (a fork, a memory snapshot),
-    so it keeps its boot id; otherwise it is new. `limits`: of what the checkpoint was taken of; it shows their disk, which cannot
-    be changed any more. `processors`: how many it shows; None: as many as the limits say.
+    so it keeps its boot id; otherwise it is new. `same`: it is the very sandbox that rested here, so it keeps what it is.
+    `limits`: of what the checkpoint was taken of; it shows their disk, which cannot be changed any more. `processors`: how many
+    it shows; None: as many as the limits say.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Origin:
     checkpoint: Path | None = None
     parent: str | None = None
     past: bool = False
+    same: bool = False
     limits: Limits | None = None
     processors: int | None = None
 

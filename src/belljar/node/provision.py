@@ -156,7 +156,12 @@ class Provisioner:
             return
         await asyncio.gather(
             guest.configure(**said, timeout=_CONFIGURE),
-            guest.wake(reseed=record.spec.reseed, env=said["env"], cwd=said.get("workdir"), user=said.get("user")),
+            guest.wake(
+                reseed=record.spec.reseed and not origin.same,
+                env=said["env"],
+                cwd=said.get("workdir"),
+                user=said.get("user"),
+            ),
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from belljar.base.files import remove_tree, write_atomic
+from belljar.base.files import fsync_dir, remove_tree, write_atomic
 from belljar.base.ids import is_id
 from belljar.model import lifecycle
 from belljar.model.errors import SandboxGone
@@ -28,8 +28,8 @@ class Record:
     """`boot` is the boot of the machine it was made in. `instance` (which has an id of its own) and `slot` are set before they
     are made. `held`: its kernel is paused because the host runs out of disk. `image_key`: the image that its files stand on,
     `runtime`: its guest runtime; `parent`: the snapshot that it came from last; `forked`: the sandbox that it is a fork of.
-    `meter`: from where on what its guest uses is its own. `processors`: how many its guest sees, whatever its limit has become;
-    None: as many as its limits say (a record of an earlier release).
+    `meter`: from where on what its guest uses is its own. `rest`: the snapshot, its own alone, in which it rests. `processors`:
+    how many its guest sees, whatever its limit has become; None: as many as its limits say (a record of an earlier release).
     """
 
     id: str
@@ -44,6 +44,7 @@ class Record:
     parent: str | None = None
     forked: str | None = None
     meter: Meter = field(default_factory=Meter)
+    rest: str | None = None
     processors: int | None = None
     version: int = _VERSION
 
@@ -71,8 +72,8 @@ def gone(record: Record) -> SandboxGone:
 class Records:
     """One folder per sandbox with ``record.json``.
 
-    Written in one step but not flushed to the disk: a record matters after the death of the server, and what it names dies
-    with the machine. The store of the control plane is what outlives a power cut.
+    Written in one step and, but for those that rest, not flushed to the disk: a record matters after the death of the server, and
+    what it names dies with the machine. The store of the control plane is what outlives a power cut.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,10 +84,12 @@ class Records:
     def folder(self, id: str) -> Path:
         return self._folder / id
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record, *, durable: bool = False) -> None:
         folder = self.folder(record.id)
         folder.mkdir(exist_ok=True, mode=0o700)
-        write_atomic(folder / "record.json", self._form.dump_json(record), durable=False)
+        write_atomic(folder / "record.json", self._form.dump_json(record), durable=durable)
+        if durable:
+            fsync_dir(self._folder)
 
     def load(self) -> tuple[list[Record], list[str]]:
         """All records by age, and the names of folders whose record is unreadable (a server died while it made the first)."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
 from belljar.model import lifecycle
-from belljar.model.errors import AlreadyExists, Conflict, DeadlineExceeded, Error, NotFound
+from belljar.model.errors import AlreadyExists, DeadlineExceeded, Error, NotFound
 from belljar.model.sandbox import Limits, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
 from belljar.model.usage import Reading
@@ -23,7 +23,9 @@ from belljar.node.origins import Origins
 from belljar.node.pressure import guard_disk
 from belljar.node.provision import Provisioner
 from belljar.node.record import Record, Records, gone, sandbox_of
+from belljar.node.rests import Rests
 from belljar.node.snapshot import directory
+from belljar.node.snapshot.memory import FastLane
 from belljar.node.snapshots import Snapshots
 from belljar.node.storage.durable import storage_errors
 from belljar.node.supervisor import Supervisor
@@ -46,7 +48,9 @@ class NodeService:
         self._templates = Templates(machine, machine.templates)
         self._origins = Origins(machine, self._templates)
         self._provisioner = Provisioner(machine, self._origins)
-        self._snapshots = Snapshots(machine, self._origins, self._begin_fork)
+        fast = FastLane(machine.instance, machine.reserve, secret=machine.snapshots.encrypts)
+        self._snapshots = Snapshots(machine, self._origins, fast, self._begin_fork)
+        self._rests = Rests(machine, self._origins, fast)
         self._live: dict[str, Supervisor] = {}
         self._ended: dict[str, Record] = {}
         self._tasks = TaskSet(self._task_failed)
@@ -56,6 +60,7 @@ class NodeService:
     async def __aenter__(self) -> Self:
         await self._snapshots.open()
         await adopt(self._machine, self._records, self._ended, self._adopt_one)
+        await self._rests.sweep(self._live_records())
         await self._templates.__aenter__()
         await self._provisioner.pool.__aenter__()
         self._stand()
@@ -85,22 +90,22 @@ class NodeService:
             self._origins.check(spec)  # unknown ones leave no trace
             supervisor = self._begin(id, spec)
         sandbox = await self._settled(supervisor)
-        if sandbox.status is not Status.RUNNING:
+        if sandbox.status is not Status.RUNNING and not sandbox.status.rests:
             raise supervisor.failure or gone(supervisor.record)
         return sandbox
 
     async def fork(self, id: str, children: Mapping[str, SandboxSpec]) -> dict[str, Sandbox | Error]:
         if ended := next((child for child in children if child in self._ended), None):
             raise AlreadyExists(f"sandbox {ended} has been, and has ended")
-        return await self._snapshots.fork(self._running(id), children)
+        return await self._snapshots.fork(await self._awake(id), children)
 
     async def rollback(self, id: str, snapshot: str) -> Sandbox:
-        return await self._snapshots.rollback(self._running(id), snapshot)
+        return await self._snapshots.rollback(await self._awake(id), snapshot)
 
     async def snapshot(
         self, id: str, snapshot: str, kind: SnapshotKind, *, path: str | None = None, template: bool = False
     ) -> Snapshot:
-        return await self._snapshots.take(self._running(id), snapshot, kind, path=path, template=template)
+        return await self._snapshots.take(await self._awake(id), snapshot, kind, path=path, template=template)
 
     async def snapshots(self) -> list[Snapshot]:
         return await self._snapshots.all()
@@ -121,13 +126,13 @@ class NodeService:
         return self._machine.snapshots.backup(content=content)
 
     async def mount(self, id: str, snapshot: str, path: str) -> None:
-        await self._snapshots.mount(self._running(id).guest, snapshot, path)
+        await self._snapshots.mount((await self._awake(id)).guest, snapshot, path)
 
     async def unmount(self, id: str, path: str) -> None:
-        await directory.unmount(self._running(id).guest, path)
+        await directory.unmount((await self._awake(id)).guest, path)
 
     async def mounts(self, id: str) -> dict[str, str]:
-        return await directory.mounts(self._running(id).guest)
+        return await directory.mounts((await self._awake(id)).guest)
 
     async def get(self, id: str) -> Sandbox:
         if id in self._live:
@@ -152,6 +157,12 @@ class NodeService:
         except TimeoutError:
             raise DeadlineExceeded(f"sandbox {id} is still being released") from None
 
+    async def rest(self, id: str, status: Status) -> Sandbox:
+        return await self._running(id).rest(status)
+
+    async def resume(self, id: str) -> Sandbox:
+        return (await self._awake(id)).sandbox
+
     async def set_lifetime(self, id: str, lifetime: float | None) -> Sandbox:
         return await self._running(id).apply(lifecycle.LifetimeSet(self._machine.clock.now(), lifetime))
 
@@ -167,9 +178,7 @@ class NodeService:
     async def usage(self, id: str) -> SandboxUsage:
         supervisor = self._running(id)
         instance = supervisor.record.instance
-        if instance is None:
-            raise Conflict(f"sandbox {id} is not running")
-        usage = await self._machine.engine.usage(instance)
+        usage = await self._machine.engine.usage(instance) if instance is not None else await supervisor.resting_usage()
         limits = supervisor.record.spec.limits
         return SandboxUsage(usage.memory, limits.memory, usage.cpu_seconds, limits.cpus, usage.processes, usage.disk)
 
@@ -200,6 +209,12 @@ class NodeService:
         if id in self._ended:
             raise gone(self._ended[id])
         raise NotFound(f"no sandbox {id}")
+
+    async def _awake(self, id: str) -> Supervisor:
+        """As `_running`, and woken if it rested."""
+        supervisor = self._running(id)
+        await supervisor.awake()
+        return supervisor
 
     async def _settled(self, supervisor: Supervisor) -> Sandbox:
         waiter = asyncio.ensure_future(supervisor.settled())
@@ -236,7 +251,9 @@ class NodeService:
         return self._live.get(id) or self._begin(id, spec, origin, parent)
 
     def _supervise(self, record: Record, origin: Origin | None = None) -> Supervisor:
-        supervisor = Supervisor(record, self._machine, self._provisioner, self._records, self._publish, origin)
+        supervisor = Supervisor(
+            record, self._machine, self._provisioner, self._records, self._rests, self._publish, origin
+        )
         self._live[record.id] = supervisor
         return supervisor
 

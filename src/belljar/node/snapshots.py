@@ -12,16 +12,16 @@ from belljar.model import lifecycle
 from belljar.model.errors import Error, InvalidArgument, LimitExceeded, NotFound
 from belljar.model.sandbox import Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import MAX_FORKS, PREFIX, PathChange, Snapshot, SnapshotKind
+from belljar.node.drafts import Drafts
 from belljar.node.guest.guest import Guest
 from belljar.node.machine import Machine
 from belljar.node.origin import Origin, fits
 from belljar.node.origins import Origins
 from belljar.node.record import Record, gone
 from belljar.node.snapshot import directory
-from belljar.node.snapshot.manifest import Draft, Manifest
+from belljar.node.snapshot.manifest import Manifest
 from belljar.node.snapshot.memory import FastLane, keep_files
 from belljar.node.supervisor import Supervisor
-from belljar.node.templates import processor
 
 __all__ = ("Snapshots",)
 
@@ -34,12 +34,12 @@ Begin = Callable[[str, SandboxSpec, Origin, str], Supervisor]
 class Snapshots:
     """Takes supervisors, and knows none by name."""
 
-    def __init__(self, machine: Machine, origins: Origins, begin: Begin) -> None:
+    def __init__(self, machine: Machine, origins: Origins, fast: FastLane, begin: Begin) -> None:
         self._machine = machine
         self._origins = origins
         self._begin = begin
-        self._fast = FastLane(machine.instance, machine.reserve, secret=machine.snapshots.encrypts)
-        self._processor = processor()
+        self._fast = fast
+        self._drafts = Drafts(machine)
         self._taking: dict[str, asyncio.Task[Snapshot]] = {}
         # What goes wrong is told to whoever asked; who left does not want to know.
         self._tasks = TaskSet(lambda name, error: _log.info("a snapshot was not taken", task=name, error=str(error)))
@@ -110,7 +110,8 @@ class Snapshots:
         return supervisor.sandbox
 
     async def all(self) -> list[Snapshot]:
-        return [self._told(manifest) for manifest in self._machine.snapshots.list()]
+        """Without those that sandboxes rest in."""
+        return [self._told(found) for found in self._machine.snapshots.list() if not found.draft.rest]
 
     async def delete(self, id: str) -> None:
         await self._machine.snapshots.delete(id)
@@ -155,7 +156,7 @@ class Snapshots:
                     assert path is not None
                     await directory.capture(supervisor.guest, path, folder, reserve=machine.reserve.disk)
                     paused = 0.0
-            draft = self._draft(supervisor.record, id, kind, path, paused, template)
+            draft = self._drafts.of(supervisor.record, id, kind, path=path, paused=paused, template=template)
             manifest = await store.commit(draft)
         except BaseException:
             await asyncio.shield(store.abandon(id))
@@ -170,32 +171,6 @@ class Snapshots:
                 paused = await self._fast.checkpoint(supervisor, place)
             await in_thread(keep_files, place, folder)
         return paused
-
-    def _draft(
-        self, record: Record, id: str, kind: SnapshotKind, path: str | None, paused: float, template: bool
-    ) -> Draft:
-        machine, instance = self._machine, record.instance
-        if instance is None:
-            raise gone(record)
-        in_memory = kind is SnapshotKind.MEMORY
-        return Draft(
-            id=id,
-            kind=kind,
-            created=machine.clock.now(),
-            sandbox=record.id,
-            spec=record.spec,
-            image_key=record.image_key,
-            engine=machine.engine.name,
-            build=instance.spec.build,
-            runtime=record.runtime,
-            platform=machine.engine.platform,
-            cpu=self._processor if in_memory else (),
-            parent=record.parent,
-            path=path,
-            paused=paused,
-            template=template,
-            processors=record.processors,
-        )
 
     def _origin_of(self, record: Record, checkpoint: Path) -> Origin:
         """What a fork of a sandbox that runs begins with."""

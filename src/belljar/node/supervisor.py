@@ -1,10 +1,9 @@
-"""One sandbox: its record, its life, and the task that performs what its life asks for."""
+"""One sandbox: its life, and the task that performs what its life asks for."""
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from belljar.base.clock import boot_id
@@ -14,28 +13,38 @@ from belljar.model import lifecycle
 from belljar.model.errors import Conflict, EngineFailed, Error, NoCapacity
 from belljar.model.lifecycle import Instruction, Life
 from belljar.model.sandbox import Limits, Sandbox, SandboxSpec, Status
-from belljar.model.usage import Counters, Reading
+from belljar.model.usage import Reading
 from belljar.node.activity import Activity, used
 from belljar.node.api import GuestApi
-from belljar.node.engine.api import Instance, InstanceState, Usage
+from belljar.node.body import Body
+from belljar.node.engine.api import Instance, Usage
+from belljar.node.guest.failures import fresh
 from belljar.node.guest.guest import Guest
-from belljar.node.holding import Holding, connect, free, settle
-from belljar.node.limits import change_limits, renew_limits
+from belljar.node.limits import change_limits
 from belljar.node.machine import Machine
-from belljar.node.metering import Meter, look, meter_of
 from belljar.node.origin import Origin
-from belljar.node.provision import Provisioner, Running, release
+from belljar.node.provision import Provisioner
 from belljar.node.record import Record, Records, gone, sandbox_of
+from belljar.node.rests import Rests
 from belljar.node.storage.durable import storage_errors
 
 __all__ = ("Supervisor",)
 
 _log = get_logger("node.supervisor")
 _LONGEST_NAP = 3600.0
-_RELEASE_AGAIN = 5.0
-_QUIESCE = 2.0
 ACTIVITY = "active"
 """File beside the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """On its way to `status`. The task gives the reason for which it stayed what it was."""
+
+    status: Status
+    task: asyncio.Task[Error | None]
+
+    def error(self) -> Error | None:
+        return None if self.task.cancelled() else self.task.result()
 
 
 class Supervisor:
@@ -50,30 +59,25 @@ class Supervisor:
         machine: Machine,
         provisioner: Provisioner,
         records: Records,
+        rests: Rests,
         publish: "Callable[[Supervisor], None]",
         origin: Origin | None = None,
     ) -> None:
         """`origin`: what it begins with, instead of what its spec says."""
-        self.record = record
         self._machine = machine
-        self._provisioner = provisioner
         self._origin = origin
-        self._records = records
         self._publish = publish
         self._inbox: asyncio.Queue[tuple[lifecycle.Event, asyncio.Future[None] | None]] = asyncio.Queue()
-        self._guest: Guest | None = None
         self._making: asyncio.Task[None] | None = None
+        self._turn: _Turn | None = None
         self._tasks = TaskSet(self._task_failed)
+        self._body = Body(record, machine, provisioner, records, rests, self._tasks, self.post)
         self._changed = asyncio.Condition()
-        self._ends: asyncio.Task[None] | None = None
         self._busy = ""
         self._limiting = asyncio.Lock()
-        self._still = False
         self._activity = Activity(machine.clock.monotonic, records.folder(record.id) / ACTIVITY)
         self._kept_alive: set[int] = set()
         """Processes of this guest that count as a use while they run."""
-        self._told = Counters()
-        """The most that its counters said: whoever was told that is never told less."""
         self.failure: Error | None = None
         """Why it could not be made, as its creator should hear it."""
 
@@ -82,13 +86,17 @@ class Supervisor:
         id: str, spec: SandboxSpec, at: float, forked: str | None = None
     ) -> tuple[Record, tuple[Instruction, ...]]:
         """The record, which the caller writes down before anything else, and what is to be done then."""
-        life, (first, *then) = lifecycle.begin(at, spec.lifetime, spec.idle)
+        life, (first, *then) = lifecycle.begin(at, spec.lifetime, spec.idle, spec.on_lifetime, spec.on_idle)
         assert first is Instruction.RECORD
         return Record(id, spec, life, boot_id(), forked=forked), tuple(then)
 
     @property
     def id(self) -> str:
         return self.record.id
+
+    @property
+    def record(self) -> Record:
+        return self._body.record
 
     @property
     def life(self) -> Life:
@@ -100,26 +108,152 @@ class Supervisor:
 
     @property
     def guest(self) -> Guest:
-        """Raises SandboxGone when it has ended, or is about to."""
-        if self._guest is None or self.life.status is not Status.RUNNING:
+        """Raises SandboxGone when it has ended, or is about to; Conflict when it rests; NoCapacity (held)."""
+        if self.life.status.rests:
+            raise Conflict(f"sandbox {self.id} is {self.life.status}", hint="resume it, or call into it, and it wakes")
+        guest = self._body.guest
+        if guest is None or self.life.status is not Status.RUNNING:
             raise gone(self.record)
         if self.record.held:
             raise NoCapacity(
                 f"sandbox {self.id} is paused: the host's disk is nearly full, and it was writing fastest",
                 hint="free some disk on the host, or terminate sandboxes; it goes on by itself",
             )
-        return self._guest
+        return guest
+
+    def _running(self) -> tuple[Guest, Instance]:
+        guest, instance = self.guest, self.record.instance
+        if instance is None:
+            raise gone(self.record)
+        return guest, instance
+
+    @property
+    def _lives(self) -> bool:
+        return self.life.status is Status.RUNNING or self.life.status.rests
+
+    # use -------------------------------------------------------------------------------------------------------------
 
     @property
     def used_guest(self) -> GuestApi:
-        """For those whose calls keep it from being idle. Raises as `guest`."""
-        return used(self.guest, self._activity, self._keep_alive)
+        """For those whose calls keep it from being idle, and wake it. Raises as `guest` for one that can not be woken."""
+        if not self.life.status.rests:
+            _ = self.guest
+        return used(self.awake, self._activity, self._keep_alive)
 
     async def set_idle(self, idle: float | None) -> Sandbox:
         """Counts from the last use."""
         known = await self.apply(lifecycle.IdleSet(self._machine.clock.now(), idle))
         await self._follow_use()
         return known
+
+    async def _follow_use(self) -> None:
+        """Whatever was there before: processes that want to keep it alive, and what is written down."""
+        if self.life.ended is not None:
+            return  # what was noted is taken away with the rest
+        self._activity.keep(self.life.idle is not None)
+        guest = self._body.guest
+        if self.life.idle is None or guest is None:
+            return
+        with contextlib.suppress(Error):  # its agent is gone, and somebody else is told
+            for process in await guest.processes():
+                if process.keep_alive and process.returncode is None:
+                    self._keep_alive(process.id)
+
+    def _keep_alive(self, process: int) -> None:
+        guest = self._body.guest
+        if guest is not None and self.life.idle is not None and process not in self._kept_alive:
+            self._kept_alive.add(process)
+            self._tasks.start(self._kept_alive_by(guest, process), name=f"process {process} of {self.id}")
+
+    async def _kept_alive_by(self, guest: Guest, process: int) -> None:
+        try:
+            with contextlib.suppress(Error):  # it is forgotten, or the guest is another one now
+                await self._activity.last_as_long_as(guest, process)
+        finally:
+            self._kept_alive.discard(process)
+
+    # rest ------------------------------------------------------------------------------------------------------------
+
+    async def awake(self) -> Guest:
+        """The guest that runs now, woken if it rests. However many ask at once, it wakes once.
+
+        Raises SandboxGone, and what kept it from waking: NoCapacity, DiskFull, SnapshotCorrupt, EngineFailed, ….
+        """
+        if self.life.status is not Status.RUNNING or self.life.toward is not None:
+            await self._turn_to(Status.RUNNING, lambda: lifecycle.WakeAsked(self._machine.clock.now()))
+        return self.guest
+
+    async def rest(self, status: Status, why: str = "asked") -> Sandbox:
+        """Returns when it rests like that: paused holds its memory, standby and stopped nothing but the disk.
+
+        Raises SandboxGone, Conflict (it rests deeper, or is being snapshotted), NoCapacity, DiskFull, EngineFailed; then it is
+        what it was before.
+        """
+        if status is Status.STOPPED and self.life.status is Status.STANDBY:
+            await self.awake()  # only its kernel can read what its files are
+        await self._turn_to(status, lambda: lifecycle.RestAsked(self._machine.clock.now(), status, why))
+        return self.sandbox
+
+    async def _turn_to(self, status: Status, ask: Callable[[], lifecycle.Event]) -> None:
+        while self.life.status is not status or self.life.toward is not None:
+            if not self._lives:
+                raise gone(self.record)
+            if self.life.toward is None:
+                self._turn = None
+                await self.apply(ask())
+            turn = self._turn
+            if turn is not None:
+                await asyncio.wait([turn.task])
+                if turn.status is status and (error := turn.error()) is not None:
+                    raise fresh(error)
+            elif self.life.status.rests:
+                raise Conflict(f"sandbox {self.id} is {self.life.status} already", hint="resume it first")
+
+    async def _go(self, status: Status) -> Error | None:
+        doing = "waking" if status is Status.RUNNING else "putting to rest"
+        try:
+            with storage_errors(f"{doing} {self.id}"):
+                await (self._wake() if status is Status.RUNNING else self._lie_down(status))
+        except Error as error:
+            _log.warning("a sandbox stayed what it was", sandbox=self.id, wanted=status.value, error=error.message)
+            await self.apply(lifecycle.TurnFailed(self._machine.clock.now()))
+            return error
+        return None
+
+    async def _lie_down(self, status: Status) -> None:
+        async with self._limiting:
+            if self._busy:
+                raise Conflict(f"sandbox {self.id} is {self._busy}", hint="try again when it is done")
+            self._busy = "being put to rest"
+        try:
+            ran = self.life.status is Status.RUNNING
+            if ran:
+                await self._body.stop(*self._running())
+            if not status.on_disk:
+                await self.apply(lifecycle.Turned(self._machine.clock.now()))
+                return
+            try:
+                await self._body.keep(status)
+            except BaseException:
+                if ran:
+                    await asyncio.shield(self._tasks.start(self._body.go_on(), name=f"go on {self.id}"))
+                raise
+            await self.apply(lifecycle.Turned(self._machine.clock.now()))
+            await self._body.let_go()
+        finally:
+            self._busy = ""
+
+    async def _wake(self) -> None:
+        on_disk = self.life.status.on_disk
+        await (self._body.get_up() if on_disk else self._body.go_on())
+        with self._activity:  # its time begins now
+            await self.apply(lifecycle.Turned(self._machine.clock.now()))
+            self._kept_alive.clear()
+            await self._follow_use()
+        if on_disk and self.life.status is Status.RUNNING:
+            await self._body.up()
+
+    # changes ---------------------------------------------------------------------------------------------------------
 
     async def set_limits(self, limits: Limits) -> Sandbox:
         """See NodeApi.set_limits. Of two that are asked for at once, one waits for the other."""
@@ -137,48 +271,13 @@ class Supervisor:
 
     def _note_limits(self, limits: Limits) -> None:
         with storage_errors(f"writing {self.id} down"):
-            self._note(replace(self.record, spec=replace(self.record.spec, limits=limits)))
-
-    async def _follow_use(self) -> None:
-        """Whatever was there before: processes that want to keep it alive, and what is written down."""
-        if self.life.ended is not None:
-            return  # what was noted is taken away with the rest
-        self._activity.keep(self.life.idle is not None)
-        guest = self._guest
-        if self.life.idle is None or guest is None:
-            return
-        with contextlib.suppress(Error):  # its agent is gone, and somebody else is told
-            for process in await guest.processes():
-                if process.keep_alive and process.returncode is None:
-                    self._keep_alive(process.id)
-
-    def _keep_alive(self, process: int) -> None:
-        guest = self._guest
-        if guest is not None and self.life.idle is not None and process not in self._kept_alive:
-            self._kept_alive.add(process)
-            self._tasks.start(self._kept_alive_by(guest, process), name=f"process {process} of {self.id}")
-
-    async def _kept_alive_by(self, guest: Guest, process: int) -> None:
-        try:
-            with contextlib.suppress(Error):  # it is forgotten, or the guest is another one now
-                await self._activity.last_as_long_as(guest, process)
-        finally:
-            self._kept_alive.discard(process)
+            self._body.note(replace(self.record, spec=replace(self.record.spec, limits=limits)))
 
     async def hold(self, held: bool) -> None:
         """Stops its kernel, or lets it go on. Raises EngineFailed. One that does not run is left as it is."""
-        instance, guest = self.record.instance, self._guest
-        if held == self.record.held or self.life.status is not Status.RUNNING or instance is None or guest is None:
+        if held == self.record.held or self.life.status is not Status.RUNNING or self._body.guest is None:
             return
-        # Written down before: a successor lets it go on, and letting go is harmless only for one that is stopped.
-        if held:
-            self._note(replace(self.record, held=True))
-            guest.stand_still(True)
-            await self._machine.engine.pause(instance)
-        else:
-            await self._machine.engine.resume(instance)
-            self._note(replace(self.record, held=False))
-            guest.stand_still(self._still)
+        await self._body.hold(held)
         _log.warning("held: the disk is nearly full" if held else "goes on", sandbox=self.id)
 
     @contextlib.asynccontextmanager
@@ -204,104 +303,46 @@ class Supervisor:
             raise Conflict(f"sandbox {self.id} is {self._busy}", hint="try again when it is done")
         return running
 
-    async def usage(self) -> Usage:
-        """What the host counts for it. Raises SandboxGone, NoCapacity (held), EngineFailed."""
-        _, instance = self._running()
-        return await self._machine.engine.usage(instance)
-
-    async def reading(self) -> Reading | None:
-        """What it uses. None when it does not run, or its end began meanwhile: it is not counted beyond that."""
-        seen = await self._look() if self.life.status is Status.RUNNING else None
-        return seen if self.life.status is Status.RUNNING else None
-
-    async def _look(self) -> Reading | None:
-        """Of all its guests; between a look at one and its answer there is no other."""
-        before = self.record
-        if before.instance is None:
-            return None
-        seen = await look(self._machine, before.instance, before.slot)
-        if self.record.instance != before.instance:
-            return None
-        seen = before.meter.of(seen)
-        if seen.counters is None:
-            return seen
-        self._told = seen.counters.at_least(self._told)
-        return replace(seen, counters=self._told)
-
     def stand_still(self, still: bool) -> None:
         """True while its kernel stands for a moment (a checkpoint): its agent's silence does not count."""
-        self._still = still
-        if self._guest is not None:
-            self._guest.stand_still(still or self.record.held)
-
-    def _running(self) -> tuple[Guest, Instance]:
-        guest, instance = self.guest, self.record.instance
-        if instance is None:
-            raise gone(self.record)
-        return guest, instance
+        self._body.stand_still(still)
 
     async def checkpoint(self, target: Path) -> float:
         """Writes its memory into `target` (a new folder) and lets it go on: the seconds for which it stood still at most.
 
         Within `undisturbed`. Does not need its agent: one that does not get quiet in time is taken as it is.
         """
-        guest, instance = self._running()
-        with contextlib.suppress(Error):
-            await guest.quiesce(timeout=_QUIESCE)
-        self.stand_still(True)
-        started = time.monotonic()
-        try:
-            await self._machine.engine.checkpoint(instance, target)
-        finally:
-            seconds = time.monotonic() - started
-            self.stand_still(False)
-        return seconds
+        return await self._body.checkpoint(*self._running(), target)
 
     async def become(self, origin: Origin) -> None:
         """Goes on from `origin` in place of what runs now, which ends when the new guest answers, and not before.
 
         Within `undisturbed`. Raises what a create would; then nothing has changed.
         """
-        former = self.record
-        running = await self._provisioner.provision(
-            replace(former, instance=None, slot=None), note=lambda _: None, on_lost=self._agent_lost, origin=origin
-        )
-        try:
-            meter = await self._meter_on(running.holding)
-        except BaseException:  # no record names it yet
-            await asyncio.shield(self._tasks.start(self._discard(running), name=f"discard {self.id}"))
-            raise
-        if self.life.status is not Status.RUNNING or self._guest is None:
-            await self._discard(running)
-            raise gone(self.record)
-        old, self._guest = self._guest, running.guest
-        if self._ends is not None:
-            self._ends.cancel()
-        self._note(replace(running.noted(self.record), meter=meter))
-        settle(self._machine, running.holding)
-        self._watch()
-        await old.close(Conflict(f"sandbox {self.id} was rolled back"))
+        await self._body.become(origin)
         self._kept_alive.clear()
         await self._follow_use()
-        assert former.instance is not None
-        await self._free(Holding(former.instance, former.slot))
 
-    async def _meter_on(self, holding: Holding) -> Meter:
-        """For the guest that it becomes, which is to be noted at once: what the one of now used stays its own."""
-        meter = await meter_of(self._machine, holding.instance, holding.slot)
-        await self._look()
-        return replace(meter, past=self._told.at_least(self.record.meter.past))
+    # what it uses ----------------------------------------------------------------------------------------------------
 
-    async def _discard(self, running: Running) -> None:
-        await running.guest.close(gone(self.record))
-        await self._free(running.holding)
+    async def usage(self) -> Usage:
+        """What the host counts for it. Raises SandboxGone, NoCapacity (held), EngineFailed."""
+        _, instance = self._running()
+        return await self._machine.engine.usage(instance)
 
-    async def _free(self, holding: Holding) -> None:
-        """What no record names: where it cannot be freed, the next server does it."""
-        try:
-            await free(self._machine, holding)
-        except (Error, OSError) as error:
-            _log.error("a former guest could not be freed", sandbox=self.id, instance=holding.id, error=str(error))
+    async def resting_usage(self) -> Usage:
+        """Of one that holds nothing but the disk. Raises Conflict for one that is not made yet."""
+        seen = self._body.look_at_the_disk()
+        if seen is None or seen.counters is None:
+            raise Conflict(f"sandbox {self.id} is not running")
+        return Usage(0, seen.counters.cpu_us / 1e6, 0, seen.disk or 0)
+
+    async def reading(self) -> Reading | None:
+        """What it uses. None before it runs, or when its end began meanwhile: it is not counted beyond that."""
+        seen = await self._body.look() if self._lives else None
+        return seen if self._lives else None
+
+    # its life --------------------------------------------------------------------------------------------------------
 
     def post(self, event: lifecycle.Event) -> None:
         self._inbox.put_nowait((event, None))
@@ -314,11 +355,13 @@ class Supervisor:
         return self.sandbox
 
     async def settled(self) -> Sandbox:
-        """Waits until it can be used or has ended."""
+        """Waits until it can be used, rests, or has ended."""
 
         def settled() -> bool:
+            if self.life.status.rests:
+                return not self.life.status.on_disk or self.record.instance is None
             # One that a successor has read of is running before its agent has answered the successor.
-            return self.life.status.is_end or (self.life.status is Status.RUNNING and self._guest is not None)
+            return self.life.status.is_end or (self.life.status is Status.RUNNING and self._body.guest is not None)
 
         async with self._changed:
             await self._changed.wait_for(settled)
@@ -338,7 +381,7 @@ class Supervisor:
                 while not self.life.status.is_end:
                     event, done = await self._next_event()
                     life, todo = lifecycle.step(self.life, event)
-                    self.record = replace(self.record, life=life)
+                    self._body.record = replace(self.record, life=life)
                     await self._perform(todo)
                     if done is not None and not done.done():
                         done.set_result(None)
@@ -347,49 +390,28 @@ class Supervisor:
                 _, done = self._inbox.get_nowait()
                 if done is not None and not done.done():
                     done.set_result(None)
-            if self._guest is not None:
-                await self._guest.close(gone(self.record))
+            if self._body.guest is not None:
+                await self._body.guest.close(gone(self.record))
 
     async def find(self) -> None:
         """For a record of an earlier server: finds out what is left of it, and goes on from there."""
         now = self._machine.clock.now()
-        if self.record.boot != boot_id():
-            self.post(lifecycle.HostRebooted(now))
-        else:
-            self.post(lifecycle.Found(now, alive=await self._still_alive()))
-        await self.run()
-
-    async def _still_alive(self) -> bool:
-        instance = self.record.instance
-        if self.life.status is not Status.RUNNING or instance is None:
-            return False
-        try:
-            if self.record.held:
-                await self._machine.engine.resume(instance)
-                self._note(replace(self.record, held=False))
-            if await self._machine.engine.state(instance) != InstanceState.RUNNING:
-                return False
-            guest = await connect(self._machine, instance, on_lost=self._agent_lost)
-            await guest.find_contexts()
-            # Its server may have died between its first moment and its limits, or while it changed them.
-            await renew_limits(self._machine, guest, instance, self.record.spec.limits)
-            self._guest = guest
+        rebooted = self.record.boot != boot_id()
+        alive = await self._body.find(rebooted=rebooted)
+        if alive and self._body.guest is not None:
             self._activity.recall()
             await self._follow_use()
-        except Error as error:
-            _log.warning("a sandbox did not answer its new server", sandbox=self.id, error=str(error))
-            return False
-        self._watch()
-        return True
+        self.post(lifecycle.HostRebooted(now) if rebooted else lifecycle.Found(now, alive=alive))
+        await self.run()
 
     async def _next_event(self) -> tuple[lifecycle.Event, asyncio.Future[None] | None]:
         clock = self._machine.clock
         naps = [_LONGEST_NAP]
-        if self.life.status is Status.RUNNING:
-            if self.life.expires is not None:
-                naps.append(self.life.expires - clock.now())
-            if self.life.idle is not None:
-                naps.append(self.life.idle - self._activity.idle())
+        life, now = self.life, clock.now()
+        if (deadline := lifecycle.deadline(life)) is not None:
+            naps.append(deadline - now)
+        if life.status is Status.RUNNING and life.toward is None and life.idle is not None:
+            naps.append(max(life.idle - self._activity.idle(), (life.quiet or now) - now))
         try:
             async with asyncio.timeout(max(min(naps), 0.0)):
                 return await self._inbox.get()
@@ -400,11 +422,15 @@ class Supervisor:
         for instruction in todo:
             match instruction:
                 case Instruction.RECORD:
-                    self._records.write(self.record)
+                    await self._body.write()
                 case Instruction.PROVISION:
                     self._making = self._tasks.start(self._provision(), name=f"provision {self.id}")
                 case Instruction.RELEASE:
                     await self._release()
+                case Instruction.TURN:
+                    assert self.life.toward is not None
+                    task = self._tasks.start(self._go(self.life.toward), name=f"{self.life.toward} {self.id}")
+                    self._turn = _Turn(self.life.toward, task)
                 case Instruction.PUBLISH:
                     self._publish(self)
         async with self._changed:
@@ -412,9 +438,7 @@ class Supervisor:
 
     async def _provision(self) -> None:
         try:
-            running = await self._provisioner.provision(
-                self.record, note=self._note, on_lost=self._agent_lost, origin=self._origin
-            )
+            await self._body.make(self._origin)
         except Error as error:
             self.failure = error
             self.post(lifecycle.ProvisionFailed(self._machine.clock.now(), error.message))
@@ -423,60 +447,22 @@ class Supervisor:
             self.failure = EngineFailed(f"the sandbox could not be made: {error}")
             self.post(lifecycle.ProvisionFailed(self._machine.clock.now(), str(error)))
             raise
-        self._guest = running.guest
-        meter = await meter_of(self._machine, running.holding.instance, running.holding.slot)
-        self._note(replace(running.noted(self.record), meter=meter))
-        settle(self._machine, running.holding)
-        self._watch()
         with self._activity:  # its time begins when it is ready
             await self._follow_use()
             self.post(lifecycle.Ready(self._machine.clock.now()))
 
-    def _note(self, record: Record) -> None:
-        """Writes down what is about to be made; the life may have moved on meanwhile and stays."""
-        self.record = replace(record, life=self.life)
-        self._records.write(self.record)
-
-    def _watch(self) -> None:
-        self._ends = self._tasks.start(self._wait_for_the_end(), name=f"wait {self.id}")
-
-    async def _wait_for_the_end(self) -> None:
-        assert self.record.instance is not None
-        exit = await self._machine.engine.wait(self.record.instance)
-        self.post(lifecycle.GuestEnded(self._machine.clock.now(), exit.out_of_memory, exit.message))
-
-    def _agent_lost(self, reason: str, message: str) -> None:
-        self.post(lifecycle.AgentLost(self._machine.clock.now(), reason, message))
-
     async def _release(self) -> None:
-        if self._making is not None and not self._making.done():
-            self._making.cancel()
-            await asyncio.wait([self._making])
-        if self._guest is not None:
-            await self._guest.close(gone(self.record))
-            self._guest = None
+        for task in (self._making, self._turn.task if self._turn else None):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+        guest = self._body.guest
+        if guest is not None:
+            await guest.close(gone(self.record))
         await self._tasks.close()
-        await self._read_last()
-        while True:
-            try:
-                await release(self._machine, self.record)
-                break
-            except (Error, OSError) as error:
-                # Nothing may be left behind: the record stays, and so does the attempt.
-                _log.error("a sandbox could not be released", sandbox=self.id, error=str(error))
-                await asyncio.sleep(_RELEASE_AGAIN)
+        await self._body.release()
         self._activity.keep(False)
-        self.record = replace(self.record, instance=None, slot=None)
         self.post(lifecycle.Released(self._machine.clock.now()))
-
-    async def _read_last(self) -> None:
-        """What it had used, while its cgroup and its link are still there; a successor that releases it again keeps that."""
-        if (
-            self.life.started is not None
-            and self.record.meter.final is None
-            and (seen := await self._look()) is not None
-        ):
-            self._note(replace(self.record, meter=replace(self.record.meter, final=seen)))
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         _log.error("a task of a sandbox failed", sandbox=self.id, task=name, exc_info=error)

@@ -132,7 +132,7 @@ async def test_a_timer_that_comes_too_late_leaves_nothing(bench: Bench) -> None:
         supervisor = node._live[sandbox.id]
         await node.terminate(sandbox.id)
         await supervisor._follow_use()
-        supervisor.record = replace(supervisor.record, life=replace(supervisor.life, idle=5.0))
+        supervisor._body.record = replace(supervisor.record, life=replace(supervisor.life, idle=5.0))
         await supervisor._follow_use()
         assert not (bench.instance.sandboxes / sandbox.id / "active").exists()
 

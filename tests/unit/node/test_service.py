@@ -62,6 +62,7 @@ class Bench:
         engine = FakeEngine(self.instance.run, self._plan)
         images = FakeImages()
         async with SnapshotStore(self.instance.home, self.instance.run) as snapshots:
+            self.snapshots = snapshots
             machine = Machine(
                 *(self.instance, engine, "fake", images, NO_RUNTIME, None, FakeKept(images), snapshots),
                 Filesystems(engine, None, snapshots, self.instance.ready, 0),
@@ -201,7 +202,7 @@ async def test_one_that_is_about_to_end_has_not_ended(bench: Bench, monkeypatch:
         await go_on.wait()
         await release(machine, record)
 
-    monkeypatch.setattr("belljar.node.supervisor.release", slow)
+    monkeypatch.setattr("belljar.node.body.release", slow)
     async with bench.node() as node:
         sandbox = await node.create(new_id("sb"), SandboxSpec())
         ending = asyncio.ensure_future(node.terminate(sandbox.id))

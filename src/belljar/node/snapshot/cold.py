@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from belljar.base.tasks import in_thread
+from belljar.base.tasks import in_thread, to_the_end
 from belljar.model.errors import NotFound, SnapshotCorrupt
 from belljar.node.snapshot.manifest import Manifest
 from belljar.node.snapshot.recipe import Recipe, read_recipe, recipe_bytes
 from belljar.node.snapshot.sealing import open_sealed
 from belljar.node.storage.chunks import ChunkRef, Readable
 from belljar.node.storage.content import ContentStore
-from belljar.node.storage.durable import digest_files, opened_file, to_the_end
+from belljar.node.storage.durable import digest_files, opened_file
 from belljar.node.storage.keys import Keys
 from belljar.node.storage.references import Hold
 

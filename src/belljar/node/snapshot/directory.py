@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from belljar.base.tasks import in_thread
+from belljar.base.tasks import in_thread, to_the_end
 from belljar.model.errors import Conflict, DiskFull, SnapshotCorrupt
 from belljar.model.file import FileInfo, FileKind
 from belljar.model.snapshot import check_mount_point
 from belljar.node.snapshot.entries import read_entries
-from belljar.node.storage.durable import storage_errors, to_the_end
+from belljar.node.storage.durable import storage_errors
 
 __all__ = ("FILE", "Trees", "capture", "mount", "mounts", "unmount")
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self
 from belljar.base.clock import boot_id
 from belljar.base.files import remove_tree
 from belljar.base.log import get_logger
-from belljar.base.tasks import TaskSet, in_thread
+from belljar.base.tasks import TaskSet, in_thread, to_the_end
 from belljar.model.errors import DiskFull, Error, NotFound, NotSupported
 from belljar.model.snapshot import PathChange, SnapshotKind
 from belljar.node.artifacts import Store
@@ -25,7 +25,6 @@ from belljar.node.image.paths import PATHS
 from belljar.node.snapshot.diff import contents_of, difference
 from belljar.node.snapshot.directory import FILE as TREE
 from belljar.node.snapshot.manifest import Manifest
-from belljar.node.storage.durable import to_the_end
 
 __all__ = ("FILE", "Filesystems", "Root")
 

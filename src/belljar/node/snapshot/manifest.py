@@ -27,7 +27,7 @@ class Draft:
     `runtime`: the engine build and the guest runtime (artifact keys) that a memory snapshot needs; `platform`: gVisor's
     platform and the machine, such as ``systrap/x86_64``; `cpu`: the processor features that its processes may be using.
     `mounts`: names of what was mounted from the host's side. `processors`: how many its source saw; None: as many as its limits
-    say, which may be others since they can be changed.
+    say, which may be others since they can be changed. `rest`: `sandbox` rests in it, and nobody else is told of it.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Draft:
     template: bool = False
     mounts: tuple[str, ...] = ()
     processors: int | None = None
+    rest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

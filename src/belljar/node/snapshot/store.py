@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from belljar.base.log import get_logger
-from belljar.base.tasks import in_thread
+from belljar.base.tasks import in_thread, to_the_end
 from belljar.model.errors import (
     AlreadyExists,
     Conflict,
@@ -34,7 +34,7 @@ from belljar.node.snapshot.recipe import Recipe
 from belljar.node.snapshot.shelf import Shelf
 from belljar.node.storage.blobs import open_blobs
 from belljar.node.storage.content import Collected, ContentStore
-from belljar.node.storage.durable import storage_errors, to_the_end
+from belljar.node.storage.durable import storage_errors
 from belljar.node.storage.keys import Key, Keys
 
 __all__ = ("SnapshotStore",)

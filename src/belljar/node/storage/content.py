@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from belljar.base.tasks import in_thread
+from belljar.base.tasks import in_thread, to_the_end
 from belljar.model.errors import AlreadyExists, Conflict, NotFound, SnapshotCorrupt
 from belljar.node.storage.blobs import Blobs
 from belljar.node.storage.chunks import MAX_PACKED, ChunkRef, Readable, cut, name_of, packed, unpacked
-from belljar.node.storage.durable import all_of, opened_file, sync_file, to_the_end
+from belljar.node.storage.durable import all_of, opened_file, sync_file
 from belljar.node.storage.keys import Key
 from belljar.node.storage.references import Hold, References
 

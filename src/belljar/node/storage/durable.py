@@ -5,15 +5,15 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from blake3 import blake3
 
-from belljar.base.tasks import in_thread
+from belljar.base.tasks import in_thread, to_the_end
 from belljar.model.errors import DiskFull, Internal, SnapshotCorrupt
 
 __all__ = (
@@ -25,7 +25,6 @@ __all__ = (
     "storage_errors",
     "sync_file",
     "sync_folder",
-    "to_the_end",
 )
 
 T = TypeVar("T")
@@ -106,20 +105,6 @@ async def all_of(work: Iterable[Awaitable[T]]) -> list[T]:
         if isinstance(one, BaseException):
             raise one
     return [one for one in done if not isinstance(one, BaseException)]
-
-
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """When the caller is cancelled meanwhile, waits for the end of the work, and only then lets the cancellation through."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await asyncio.shield(task)
-        if not task.cancelled():
-            task.exception()
-        raise
 
 
 def is_full(error: Exception) -> bool:

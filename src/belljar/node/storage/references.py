@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Set
 from itertools import islice
 
-from belljar.node.storage.durable import to_the_end
+from belljar.base.tasks import to_the_end
 
 __all__ = ("Hold", "References")
 

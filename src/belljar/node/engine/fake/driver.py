@@ -18,7 +18,7 @@ from pathlib import Path
 
 from belljar.base import proc
 from belljar.base.files import close_descriptors, remove_tree, write_atomic
-from belljar.base.tasks import in_thread, opened_in_thread, wait_until
+from belljar.base.tasks import in_thread, opened_in_thread, to_the_end, wait_until
 from belljar.model.errors import EngineFailed, NotSupported
 from belljar.model.sandbox import Limits
 from belljar.node.engine.api import (
@@ -95,7 +95,7 @@ class FakeEngine:
         if state is None:
             raise EngineFailed(f"{instance.spec.id} is not created")
         if state.process is None:
-            await in_thread(self._start, instance, plan)
+            await to_the_end(in_thread(self._start, instance, plan))
 
     async def restore(
         self, instance: Instance, source: Path, network: NetworkAttachment | None, *, timeout: float = 60.0
