@@ -2,15 +2,17 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.last_words import last_words
+from tests.postgres import Cluster, running_cluster
 from xdist.scheduler import LoadScopeScheduling
 
 __all__ = (
+    "cluster",
     "pytest_collection_modifyitems",
     "pytest_runtest_logreport",
     "pytest_runtest_setup",
@@ -19,6 +21,7 @@ __all__ = (
     "pytest_xdist_make_scheduler",
     "report_line",
     "say",
+    "stored",
 )
 
 _WHOLE = "BELLJAR_TESTS_WHOLE"
@@ -48,6 +51,21 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
             terminal.write_line(line)
 
     return speak
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Postgres of this test process."""
+    with running_cluster() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def stored(request: pytest.FixtureRequest) -> str | None:
+    """The address of an empty store in Postgres; None: a file. For one kind: `ONLY_SQLITE`, `ONLY_POSTGRES`."""
+    if request.param == "sqlite":
+        return None
+    return request.getfixturevalue("cluster").cleaned()
 
 
 @pytest.fixture

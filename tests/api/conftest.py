@@ -14,7 +14,8 @@ from tests.api.scripted_node import ScriptedNode
 
 from belljar.base.log import set_up_logging
 from belljar.control.product import Product
-from belljar.control.store.database import upgrade
+from belljar.control.store.sqlite import Sqlite
+from belljar.control.store.steps import upgrade
 from belljar.front.native.app import native_app
 from belljar.front.native.metrics import Metrics
 from belljar.node.api import NodeApi
@@ -30,16 +31,19 @@ __all__ = ("Front", "front", "state", "unix_client")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made once: the steps of the schema take 300 ms."""
     file = tmp_path_factory.mktemp("store") / DATABASE
-    upgrade(file)
+    upgrade(Sqlite(file))
     return file
 
 
 @pytest.fixture
-def state(empty_store: Path):
-    """A short one: paths of sockets have at most 108 bytes."""
+def state(stored: str | None, empty_store: Path, monkeypatch: pytest.MonkeyPatch):
+    """With a store of each kind. A short one: paths of sockets have at most 108 bytes."""
     set_up_logging("info", json=True)
     with tempfile.TemporaryDirectory(prefix="bj-api-") as folder:
-        shutil.copy(empty_store, folder)
+        if stored is None:
+            shutil.copy(empty_store, folder)
+        else:
+            monkeypatch.setenv("BELLJAR_DATABASE", stored)
         yield Path(folder)
 
 

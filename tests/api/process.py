@@ -30,6 +30,7 @@ class ServerProcess:
         self, home: Path, *words: str, environ: Mapping[str, str] | None = None, log: Path | None = None
     ) -> None:
         self.home = home
+        self.environ = environ
         self._err = (log or home.parent / f"{home.name}.err").open("ab+")
         own = {"BELLJAR_HOME": str(home), "BELLJAR_ENGINE": "fake", "BELLJAR_DISK_RESERVE": "1MiB"}
         self.process = subprocess.Popen(
@@ -89,13 +90,13 @@ class ServerProcess:
         self._err.close()
 
 
-async def wipe(home: Path) -> None:
+async def wipe(home: Path, environ: Mapping[str, str] | None = None) -> None:
     """Ends the sandboxes that are left on a state directory, with a server of its own; nothing may remain of them."""
     if not (home / "instance").exists():
         return
     run = instance_of(home).run
     if any((run / "sandboxes").glob("*")):
-        last = ServerProcess(home, "--embedded")
+        last = ServerProcess(home, "--embedded", environ=environ)
         try:
             async with last.client() as http:
                 await http.post("/v1/shutdown", json={"sandboxes": True})

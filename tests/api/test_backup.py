@@ -16,7 +16,8 @@ from belljar.base.archive import ArchiveWriter
 from belljar.base.files import lock_file
 from belljar.base.tasks import in_thread, wait_until
 from belljar.base.unarchive import ArchiveReader
-from belljar.control.store.database import upgrade
+from belljar.control.store.sqlite import Sqlite
+from belljar.control.store.steps import upgrade
 from belljar.control.store.tables import HEAD
 from belljar.model.errors import Conflict, DiskFull, Internal, InvalidArgument, NotSupported
 from belljar.model.key import Scope
@@ -59,7 +60,9 @@ def database(empty_store: Path) -> bytes:
 async def test_all_of_it_comes_as_one_archive(front: Front) -> None:
     box = await front.sandbox(name="web")
     kept = (await front.http.post(f"/v1/sandboxes/{box['id']}/snapshots", json={"name": "moment"})).json()
-    (front.socket.parent / "config.toml").write_text('port = 1\nstore_key = "secret"\n')
+    (front.socket.parent / "config.toml").write_text(
+        'port = 1\nstore_key = "secret"\ndatabase = "postgresql://u:hunter2@h/db"\n'
+    )
     (front.socket.parent / "key").write_text("bjk_secret")
     answer = await front.http.post("/v1/backup", json={})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zstd")
@@ -67,11 +70,13 @@ async def test_all_of_it_comes_as_one_archive(front: Front) -> None:
     assert (head["schema"], head["keys"], head["content"]) == (HEAD, False, True)
     assert set(files) == {"belljar.db", "config.toml", f"snapshots/{kept['id']}/manifest.json"}
     assert b"secret" not in files["config.toml"]
+    assert b"hunter2" not in files["config.toml"]
     assert b"port = 1" in files["config.toml"]
     assert (end["left_out"], end["files"]) == ({}, 3)
     _, files, _ = unpacked((await front.http.post("/v1/backup", json={"with_keys": True})).content)
     assert files["key"] == b"bjk_secret"
     assert b"secret" in files["config.toml"]
+    assert b"hunter2" not in files["config.toml"], "the store is in the backup, and not where it was"
     assert front.node.backups == 0
     assert [path.name for path in front.socket.parent.glob(".*")] == []
 
@@ -219,7 +224,7 @@ def test_one_of_a_newer_release_is_refused(database: bytes, tmp_path: Path) -> N
 
 
 def test_one_of_an_older_release_is_brought_up_to_date(tmp_path: Path) -> None:
-    upgrade(tmp_path / "old.db", to="0001")
+    upgrade(Sqlite(tmp_path / "old.db"), to="0001")
     data = made({"belljar.db": (tmp_path / "old.db").read_bytes()}, schema="0001")
     assert restore(io.BytesIO(data), tmp_path / "home").found.workspaces == 1
 

@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ async def start(state: Path) -> AsyncGenerator[Start]:
     yield start_one
     for server in made:
         server.close()
-    for home in {server.home for server in made}:
-        await wipe(home)
+    for home, environ in {server.home: server.environ for server in made}.items():
+        await wipe(home, environ)
 
 
 @pytest.fixture
@@ -68,7 +68,19 @@ def places(server: ServerProcess) -> set[str]:
     return {path.name for path in (server.home / "snapshots").iterdir()}
 
 
-async def test_a_restored_server_has_what_the_old_one_had(start: Start, command: Command, state: Path) -> None:
+@pytest.fixture
+def another(stored: str | None, request: pytest.FixtureRequest) -> Generator[dict[str, str]]:
+    """Where the store of a second server is, as its environment."""
+    if stored is None:
+        yield {}
+        return
+    with request.getfixturevalue("cluster").database(empty=True) as url:
+        yield {"BELLJAR_DATABASE": url}
+
+
+async def test_a_restored_server_has_what_the_old_one_had(
+    start: Start, command: Command, state: Path, another: dict[str, str]
+) -> None:
     old = start(environ={"BELLJAR_COOL_AFTER": "0s"})
     target = command.cwd / "belljar.tar.zst"
     async with old.client() as http:
@@ -82,10 +94,11 @@ async def test_a_restored_server_has_what_the_old_one_had(start: Start, command:
         said = json.loads((await asyncio.to_thread(command, "backup", str(target), "--json")).stdout)
         assert (said["file"], said["left_out"]) == (str(target), {})
         assert target.stat().st_mode & 0o777 == 0o600
-        done = await asyncio.to_thread(command, "restore", str(target), "--home", str(state / "new"))
+        elsewhere = [word for url in another.values() for word in ("--database", url)]
+        done = await asyncio.to_thread(command, "restore", str(target), "--home", str(state / "new"), *elsewhere)
         assert done.stdout.decode().strip() == str(state / "new")
         assert b"2 workspaces, 2 keys, 1 snapshots, 0 templates; 1 sandboxes that ran are lost" in done.stderr
-        new = start("new")
+        new = start("new", environ=another)
         async with new.client() as there:
             assert await items(there, "/v1/keys") == await items(http, "/v1/keys")
             spaces = [

@@ -18,7 +18,8 @@ from schemathesis.checks import negative_data_rejection, positive_data_acceptanc
 from tests.api.scripted_node import ScriptedNode
 
 from belljar.base.log import set_up_logging
-from belljar.control.store.database import upgrade
+from belljar.control.store.sqlite import Sqlite
+from belljar.control.store.steps import upgrade
 from belljar.front.native.app import native_app, native_routes
 from belljar.front.native.metrics import Metrics
 from belljar.model.sandbox import SandboxSpec
@@ -85,7 +86,7 @@ class Live:
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     set_up_logging("error", json=True)
     home = tmp_path_factory.mktemp("contract")
-    upgrade(home / DATABASE)
+    upgrade(Sqlite(home / DATABASE))
     with Live(home) as server:
         yield server
 

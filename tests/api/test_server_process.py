@@ -14,12 +14,14 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
 import httpx2
+import psycopg
 import pytest
 from tests.api.process import READY_SECONDS, ServerProcess, wipe
 
 from belljar.base import proc
 from belljar.base.ids import new_id
 from belljar.base.tasks import wait_until
+from belljar.control.store.tables import Base
 from belljar.model.framing import Decoder, Piece
 from belljar.model.process import Exit, Output
 from belljar.server.main import EXIT_HELD, main
@@ -42,6 +44,14 @@ async def start(state: Path) -> AsyncGenerator[Start]:
     await wipe(state / "home")
 
 
+def contents(home: Path, stored: str | None) -> str:
+    """All that the store has, as it lies."""
+    if stored is None:
+        return (home / "belljar.db").read_bytes().decode("latin-1")
+    with psycopg.connect(stored) as store:
+        return str([store.execute(f"TABLE {name}".encode()).fetchall() for name in Base.metadata.tables])
+
+
 async def create(http: httpx2.AsyncClient, **fields: object) -> str:
     answer = await http.post("/v1/sandboxes", json=fields)
     assert answer.status_code == 201, answer.text
@@ -58,7 +68,7 @@ def text(pieces: list[Piece]) -> bytes:
     return b"".join(piece.data for piece in pieces if isinstance(piece, Output))
 
 
-async def test_it_says_where_it_listens_and_asks_for_a_key_there(start: Start, state: Path):
+async def test_it_says_where_it_listens_and_asks_for_a_key_there(start: Start, state: Path, stored: str | None):
     server = start("--port", "0", "--json")
     said = server.line()
     file = server.ready()
@@ -70,7 +80,8 @@ async def test_it_says_where_it_listens_and_asks_for_a_key_there(start: Start, s
     assert str(key_file) in server.said()
     key = key_file.read_text().strip()
     assert key not in server.said()
-    assert key.encode() not in (state / "home" / "belljar.db").read_bytes()
+    assert (stored is None) == (state / "home" / "belljar.db").exists()
+    assert key not in contents(state / "home", stored)
     async with httpx2.AsyncClient(base_url=str(file.url)) as http:
         assert (await http.get("/health")).status_code == 200
         assert (await http.get("/v1/info")).status_code == 401
@@ -350,10 +361,12 @@ async def test_ctrl_c_is_an_ordered_end(start: Start):
     assert "Traceback" not in server.said()
 
 
-async def test_a_store_of_a_newer_release_is_refused_in_words(start: Start, state: Path):
+async def test_a_store_of_a_newer_release_is_refused_in_words(start: Start, state: Path, stored: str | None):
     (state / "home").mkdir()
-    shutil.copy(state / "belljar.db", state / "home")
-    with contextlib.closing(sqlite3.connect(state / "home" / "belljar.db")) as store:
+    if stored is None:
+        shutil.copy(state / "belljar.db", state / "home")
+    opened = psycopg.connect(stored) if stored else sqlite3.connect(state / "home" / "belljar.db")
+    with contextlib.closing(opened) as store:
         store.execute("UPDATE alembic_version SET version_num = '9999'")
         store.commit()
     newer = start("--embedded")

@@ -21,7 +21,7 @@ image's Python, what it finds there."""
 ONLY_IN = {
     "sqlalchemy": ("control/store",),
     "alembic": ("control/store",),
-    "aiosqlite": ("control/store",),
+    "psycopg": ("control/store",),
     "sqlite3": ("control/store",),
     "pyroute2": ("node/net",),
     "obstore": ("node/storage",),

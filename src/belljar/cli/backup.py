@@ -88,6 +88,15 @@ def _restore(
     home: Annotated[
         Path | None, typer.Option("--home", metavar="DIR", help="The new state directory. Default: that of `serve`.")
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            envvar="BELLJAR_DATABASE",
+            metavar="URL",
+            help="Put the store there (postgresql://…), where none is yet.",
+        ),
+    ] = None,
     as_json: options.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -101,7 +110,7 @@ def _restore(
     if file != _STDIO and not Path(file).is_file():
         raise UsageProblem(f"there is no file {file!r} here")
     with interruptible(), _read(file, shown=not quiet and sys.stderr.isatty()) as source:
-        done = restore(source, target)
+        done = restore(source, target, database)
     for id, why in done.left_out.items():
         say(f"not whole in the backup: snapshot {id}: {why}")
     for note in done.notes:

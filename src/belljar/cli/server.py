@@ -34,6 +34,9 @@ def _serve(
     domain: Annotated[str | None, typer.Option("--domain", help="Name under which clients reach it.")] = None,
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key.")] = None,
+    database: Annotated[
+        str | None, typer.Option("--database", metavar="URL", help="postgresql://…; without: a file in the state.")
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow other machines without TLS.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON on stdout when it is ready.")] = False,
     print_unit: Annotated[bool, typer.Option("--print-unit", help="Print a systemd unit and leave.")] = False,
@@ -45,6 +48,7 @@ def _serve(
     from belljar.server.main import main  # the whole server: half a second that no other command pays
 
     words = {"--host": host, "--port": port, "--domain": domain, "--tls-cert": tls_cert, "--tls-key": tls_key}
+    words |= {"--database": database}
     line = [word for name, value in words.items() if value is not None for word in (name, str(value))]
     flags = {"--insecure": insecure, "--json": as_json, "--print-unit": print_unit}
     raise typer.Exit(main([*line, *(name for name, given in flags.items() if given)]))
@@ -67,8 +71,10 @@ def _down(
     elif not purge:
         say(f"no server runs on {home}")
     if purge:
-        _purge(home)
+        left = _purge(home)
         say(f"{home} is removed")
+        if left is not None:
+            say(f"note: {left}")
 
 
 def _end(server: ServerFile) -> None:
@@ -113,8 +119,9 @@ def _wait_for_end(pid: int, seconds: float) -> bool:
     return False
 
 
-def _purge(home: Path) -> None:
-    """Everything of it on the host, then the folder. Raises Conflict while a server runs on it."""
+def _purge(home: Path) -> str | None:
+    """Everything of it on the host and in its database, then the folder; what is left, in words. Raises Conflict while a server
+    runs on it."""
     import asyncio
 
     from belljar.base.log import set_up_logging
@@ -122,17 +129,22 @@ def _purge(home: Path) -> None:
     from belljar.node.purge import purge
     from belljar.server.machine import open_machine
     from belljar.server.settings import read_settings
+    from belljar.server.stores import drop_store
 
     set_up_logging("warning")
 
+    settings = read_settings(home)
+
     async def work() -> None:
-        async with open_machine(read_settings(home), instance_of(home)) as machine:
+        async with open_machine(settings, instance_of(home)) as machine:
             await purge(machine)
 
     if not home.exists():
-        return
+        return None
     try:
         with lock_file(home / "lock", about="purge"):
+            left = drop_store(settings, home)
             asyncio.run(work())
+            return left
     except LockHeld as held:
         fail(f"a server runs on {home}: process {held.holder}", hint="belljar down, or end it where it was started")

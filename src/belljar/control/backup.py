@@ -7,6 +7,7 @@ disk. So each snapshot that the copy says is there can be copied after it, and w
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
 
 import belljar
 from belljar.base.archive import ArchiveWriter
@@ -14,7 +15,7 @@ from belljar.base.clock import Clock, SystemClock
 from belljar.base.log import get_logger
 from belljar.base.tasks import in_thread, opened_in_thread
 from belljar.control.audit import Audit
-from belljar.control.store.copying import Copied, copy_database
+from belljar.control.store.copying import Copied, copy_store
 from belljar.control.store.database import Database
 from belljar.control.store.tables import HEAD
 from belljar.model.backup import BackupFile, LeftOut
@@ -37,12 +38,21 @@ class Backups:
     """One at a time. Nothing of one is left when its reader leaves or the server is killed."""
 
     def __init__(
-        self, database: Database, node: NodeApi, audit: Audit, files: StateFiles, *, clock: Clock | None = None
+        self,
+        database: Database,
+        node: NodeApi,
+        audit: Audit,
+        files: StateFiles,
+        home: Path,
+        *,
+        clock: Clock | None = None,
     ) -> None:
+        """`home`: the state directory, where the copy of the store is made."""
         self._database = database
         self._node = node
         self._audit = audit
         self._files = files
+        self._beside = home / DATABASE
         self._clock = clock or SystemClock()
         self._is_busy = False
 
@@ -61,7 +71,7 @@ class Backups:
                 await self._audit.settled(_AUDIT_SECONDS)
                 await self._database.settled()
                 at = self._clock.now()
-                copy = await opened_in_thread(_close, copy_database, self._database.file)
+                copy = await opened_in_thread(_close, copy_store, self._database.place, self._beside)
                 try:
                     async for packed in self._archive(kept, copy, files, at, with_keys, content):
                         yield packed

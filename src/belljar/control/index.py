@@ -1,7 +1,8 @@
-"""Which sandbox a name or id means, from memory: calls into a sandbox ask the store nothing."""
+"""Which sandbox a name or id means, and what is live, from memory: whoever looks at that asks the store nothing."""
 
-from collections import OrderedDict
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from belljar.model.sandbox import Sandbox
@@ -24,6 +25,8 @@ class Index:
 
     def __init__(self) -> None:
         self._live: dict[str, Entry] = {}
+        self._order: defaultdict[str, list[str]] = defaultdict(list)
+        """By workspace: the ids of its live ones, the oldest first."""
         self._named: dict[tuple[str, str], str] = {}
         self._ended: OrderedDict[str, Entry] = OrderedDict()
 
@@ -33,6 +36,8 @@ class Index:
         if sandbox.status.is_end:
             self._end(entry)
             return
+        if sandbox.id not in self._live:
+            insort(self._order[workspace], sandbox.id)
         self._live[sandbox.id] = entry
         if sandbox.spec.name is not None:
             self._named[workspace, sandbox.spec.name] = sandbox.id
@@ -75,13 +80,26 @@ class Index:
     def live(self) -> Iterator[Entry]:
         return iter(list(self._live.values()))
 
+    def page(self, workspace: str, fits: Callable[[Sandbox], bool], *, after: str | None, limit: int) -> list[Sandbox]:
+        """Live ones, the newest first, at most `limit` of them, those older than `after`."""
+        ids = self._order.get(workspace, [])
+        found: list[Sandbox] = []
+        for at in range((len(ids) if after is None else bisect_left(ids, after)) - 1, -1, -1):
+            if len(found) == limit:
+                break
+            if fits(sandbox := self._live[ids[at]].sandbox):
+                found.append(sandbox)
+        return found
+
     def __len__(self) -> int:
         """How many live ones."""
         return len(self._live)
 
     def _end(self, entry: Entry) -> None:
         sandbox = entry.sandbox
-        self._live.pop(sandbox.id, None)
+        if self._live.pop(sandbox.id, None) is not None:
+            ids = self._order[entry.workspace]
+            del ids[bisect_left(ids, sandbox.id)]
         name = sandbox.spec.name
         if name is not None and self._named.get((entry.workspace, name)) == sandbox.id:
             del self._named[entry.workspace, name]

@@ -8,7 +8,7 @@ from typing import Self
 from belljar.base.clock import Clock, SystemClock
 from belljar.base.log import get_logger
 from belljar.control.index import Entry, Index
-from belljar.control.store.database import Change
+from belljar.control.store.place import Change
 from belljar.control.store.usage import UsageStore, changes_of
 from belljar.model.sandbox import Status
 from belljar.model.usage import Amounts, Ledger, Reading, advance, close, hour_of, micros, millicores, opened, promise

@@ -235,9 +235,12 @@ class Sandboxes:
             raise InvalidArgument(f"limit lies between 1 and {MAX_PAGE}, not {limit}")
         if cursor is not None and not is_id(cursor, PREFIX):
             raise InvalidArgument("cursor is what `next` of the page before said")
-        rows = await self._store.page(workspace, filter, after=cursor, limit=limit + 1)
-        items = [row.sandbox for row in rows[:limit]]
-        return items, items[-1].id if len(rows) > limit else None
+        if filter.only_live:
+            found = self._index.page(workspace, filter.fits, after=cursor, limit=limit + 1)
+        else:
+            rows = await self._store.page(workspace, filter, after=cursor, limit=limit + 1)
+            found = [row.sandbox for row in rows]
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def terminate(self, workspace: str, ref: str, *, reason: str = "killed") -> Sandbox:
         """Ends it and frees what it held before returning; one that has ended is fine. Raises NotFound."""

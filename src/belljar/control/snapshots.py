@@ -14,7 +14,7 @@ from belljar.control.changes import KEEP, Keep
 from belljar.control.origins import Origins
 from belljar.control.pages import Pages
 from belljar.control.sandboxes import MAX_PAGE, Sandboxes
-from belljar.control.store.database import Change
+from belljar.control.store.place import Change
 from belljar.control.store.snapshots import (
     Gone,
     SnapshotFilter,

@@ -160,7 +160,7 @@ class NoCapacity(Error):
 
 
 class Starting(Error):
-    """The server is not ready yet."""
+    """The server is not ready yet, or its store cannot be reached for now; nothing was done."""
 
     code = "starting"
     retryable = True

@@ -12,17 +12,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from belljar.base.files import LockHeld, fsync_dir, lock_file, remove_tree
+from belljar.base.files import LockHeld, fsync_dir, lock_file, remove_tree, write_atomic
 from belljar.base.home import make_home
 from belljar.base.ids import ALPHABET, ID_LENGTH
 from belljar.base.unarchive import ArchiveBroken, ArchiveReader, Member
 from belljar.control.backup import DATABASE
-from belljar.control.store.copying import Settled, settle_restored
-from belljar.control.store.database import upgrade
+from belljar.control.store.copying import Settled, is_new, pour, settle_restored
+from belljar.control.store.place import Place
+from belljar.control.store.places import place_at
+from belljar.control.store.sqlite import Sqlite
+from belljar.control.store.steps import upgrade
 from belljar.control.store.tables import HEAD
 from belljar.model.errors import Conflict, DiskFull, Internal, InvalidArgument, NotSupported
 from belljar.server.settings import CONFIG_FILE, read_settings
 from belljar.server.state_files import STORE_KEY
+from belljar.server.stores import MARK
 
 __all__ = ("Restored", "restore")
 
@@ -53,16 +57,24 @@ class Restored:
     notes: tuple[str, ...]
 
 
-def restore(source: BinaryIO, home: Path) -> Restored:
-    """Blocks. Raises InvalidArgument for what is no whole backup, Conflict when the directory has something in it, NotSupported
+def restore(source: BinaryIO, home: Path, database: str | None = None) -> Restored:
+    """Blocks. `database`: an address; the store goes there, where none is yet, instead of into the directory.
+
+    Raises InvalidArgument for what is no whole backup, Conflict when the directory has something in it, NotSupported
     for a backup of a newer release, DiskFull, Internal; then the directory is as it was.
     """
     home = home.absolute()
     _check_empty(home)
+    place = None if database is None else place_at(database, home / DATABASE)
+    if place is not None and not is_new(place):
+        raise _in_use(place)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with _beside(home) as folder:
             restored = _unpack(source, folder)
+            if place is not None:
+                _move_store(folder / DATABASE, place)
+                write_atomic(folder / MARK, f"{place}\n".encode(), mode=0o600)
             os.sync()
             _check_empty(home)
             folder.rename(home)  # only over an empty one
@@ -77,6 +89,23 @@ def restore(source: BinaryIO, home: Path) -> Restored:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"restoring to {home}: no space is left on the disk") from error
         raise Internal(f"restoring to {home}: {error}") from error
+
+
+def _move_store(file: Path, place: Place) -> None:
+    """The last step before the directory has its name. Holds the place meanwhile, as a server does."""
+    writer = place.writer()
+    try:
+        upgrade(place)
+        if not is_new(place):
+            raise _in_use(place)
+        pour(Sqlite(file), place)
+    finally:
+        writer.close()
+    Sqlite(file).drop()
+
+
+def _in_use(place: Place) -> Conflict:
+    return Conflict(f"there is a store in {place} already", hint="restore into a database of its own")
 
 
 def _check_empty(home: Path) -> None:
@@ -128,7 +157,7 @@ def _unpack(source: BinaryIO, folder: Path) -> Restored:
         raise ArchiveBroken("there is no store in it")
     created = reader.head.get("created")
     created = float(created) if isinstance(created, int | float) else 0.0
-    upgrade(database)
+    upgrade(Sqlite(database))
     when = f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S} UTC"
     message = (
         f"it ran on the server of which the backup of {when} was made; a backup has snapshots, not running sandboxes"

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8585
+    database: SecretStr | None = None
+    """Where the store is: ``postgresql://USER:PASSWORD@HOST:PORT/NAME``; none given: a SQLite file in the state directory."""
     idle_exit: _Seconds = 60.0
     """An embedded server leaves after so long without a connection and a sandbox."""
     disk_reserve: _Bytes = 1 << 30

@@ -12,8 +12,7 @@ __all__ = ("STORE_KEY", "key_file", "state_files")
 _KEY = "key"
 STORE_KEY = "store.key"
 """Where a restore puts the keys of snapshots, wherever they came from."""
-_SECRET = re.compile(r"^\s*store_key\s*=.*$", re.MULTILINE)
-_LEFT_OUT = "# store_key was left out of the backup"
+_LINE = r"^\s*{}\s*=.*$"
 _MOST = 1 << 20
 
 
@@ -26,7 +25,9 @@ def state_files(home: Path, settings: Settings, with_keys: bool) -> dict[str, by
     """For a backup: name → content. Without `with_keys` nothing in them is secret. Blocks. Raises InvalidArgument."""
     found: dict[str, bytes] = {}
     if (config := _read(home / CONFIG_FILE)) is not None:
-        found[CONFIG_FILE] = config if with_keys else _without_secret(config, home / CONFIG_FILE)
+        # The store is in the backup: whoever restores it must not come upon the one it was copied from.
+        out = ("database",) if with_keys else ("database", "store_key")
+        found[CONFIG_FILE] = _without(config, out, home / CONFIG_FILE)
     if not with_keys:
         return found
     if (first := _read(key_file(home))) is not None:
@@ -53,14 +54,20 @@ def _read(file: Path) -> bytes | None:
     return data
 
 
-def _without_secret(config: bytes, file: Path) -> bytes:
-    text = _SECRET.sub(_LEFT_OUT, config.decode(errors="replace"))
+def _without(config: bytes, names: tuple[str, ...], file: Path) -> bytes:
+    text = config.decode(errors="replace")
     try:
-        if "store_key" not in tomllib.loads(text):
-            return text.encode()
+        there = [name for name in names if name in tomllib.loads(text)]
+    except tomllib.TOMLDecodeError:
+        there = list(names)
+    for name in there:
+        text = re.sub(_LINE.format(name), f"# {name} was left out of the backup", text, flags=re.MULTILINE)
+    try:
+        if not there or not set(there) & tomllib.loads(text).keys():
+            return text.encode() if there else config
     except tomllib.TOMLDecodeError:
         pass  # perhaps the line was part of a text of several lines
     raise InvalidArgument(
-        f"{file} holds a key that cannot be told from the rest",
-        hint="move it to a file of its own (store_key_file), or ask for the keys as well",
+        f"{file} holds a secret that cannot be told from the rest: {', '.join(there)}",
+        hint="move it to a file of its own (store_key_file) or into the environment (BELLJAR_DATABASE), or ask for the keys",
     )

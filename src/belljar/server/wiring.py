@@ -20,6 +20,7 @@ from belljar.control.reconcile import Reconciler
 from belljar.control.sandboxes import Sandboxes
 from belljar.control.snapshots import Snapshots
 from belljar.control.store.audit import AuditStore
+from belljar.control.store.copying import sweep
 from belljar.control.store.database import Database
 from belljar.control.store.keys import KeyStore
 from belljar.control.store.lineage import LineageStore
@@ -35,6 +36,7 @@ from belljar.node.api import NodeApi
 from belljar.node.instance import Instance
 from belljar.server.settings import Settings
 from belljar.server.state_files import state_files
+from belljar.server.stores import store_of
 
 __all__ = ("DATABASE", "OpenNode", "wired")
 
@@ -47,8 +49,9 @@ async def wired(
 ) -> AsyncGenerator[tuple[Product, Callable[[], int]]]:
     """The product on this state directory, and a function that counts its live sandboxes. Leaving ends no sandbox."""
     index = Index()
+    sweep(instance.home / DATABASE)
     async with (
-        Database(instance.home / DATABASE) as database,
+        Database(store_of(settings, instance.home)) as database,
         Audit(AuditStore(database), days=settings.audit_days) as audit,
         Meters(used := UsageStore(database), index) as meters,
         SandboxStore(database, meters) as store,
@@ -69,7 +72,7 @@ async def wired(
         Templates(TemplateStore(database), sandboxes, snapshots, origins) as templates,
     ):
         lineage = Lineage(LineageStore(database, store), sandboxes, origins)
-        backups = Backups(database, node, audit, partial(state_files, instance.home, settings))
+        backups = Backups(database, node, audit, partial(state_files, instance.home, settings), instance.home)
         product = Product(
             *(sandboxes, reconciler, Readers(), keys, workspaces, quotas, snapshots, branches, templates, lineage),
             *(audit, usage, backups),

@@ -1,7 +1,7 @@
-"""The control plane over a store in memory-backed files and a scripted node."""
+"""The control plane over a store of each kind and a scripted node."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +19,21 @@ from belljar.control.quotas import Quotas
 from belljar.control.reconcile import Reconciler
 from belljar.control.sandboxes import Sandboxes
 from belljar.control.snapshots import Snapshots
-from belljar.control.store.database import Database, upgrade
+from belljar.control.store.database import Database
 from belljar.control.store.keys import KeyStore
 from belljar.control.store.lineage import LineageStore
+from belljar.control.store.place import Place
+from belljar.control.store.places import place_at
 from belljar.control.store.sandboxes import SandboxStore
 from belljar.control.store.snapshots import SnapshotStore
+from belljar.control.store.sqlite import Sqlite
+from belljar.control.store.steps import upgrade
 from belljar.control.store.templates import TemplateStore
 from belljar.control.store.workspaces import WorkspaceStore
 from belljar.control.templates import Templates
 from belljar.control.workspaces import Workspaces
 
-__all__ = ("Control", "Plant", "database", "empty_store", "plant")
+__all__ = ("Control", "Plant", "database", "empty_store", "fresh", "place", "plant")
 
 
 @dataclass
@@ -99,14 +103,34 @@ class Plant:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     set_up_logging("info", json=True)
     file = tmp_path_factory.mktemp("store") / "belljar.db"
-    upgrade(file)
+    upgrade(Sqlite(file))
     return file.read_bytes()
 
 
 @pytest.fixture
-async def database(empty_store: bytes, tmp_path: Path) -> AsyncGenerator[Database]:
-    (tmp_path / "belljar.db").write_bytes(empty_store)
-    async with Database(tmp_path / "belljar.db") as opened:
+def fresh(
+    stored: str | None, empty_store: bytes, tmp_path: Path, request: pytest.FixtureRequest
+) -> Callable[[], Place]:
+    """Makes a new store in place of the one before. Whatever has this, `place`, `database` or `plant` runs on each kind."""
+
+    def make() -> Place:
+        if stored is None:
+            (tmp_path / "belljar.db").unlink(missing_ok=True)
+            (tmp_path / "belljar.db").write_bytes(empty_store)
+            return place_at(None, tmp_path / "belljar.db")
+        return place_at(request.getfixturevalue("cluster").cleaned(), tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def place(fresh: Callable[[], Place]) -> Place:
+    return fresh()
+
+
+@pytest.fixture
+async def database(place: Place) -> AsyncGenerator[Database]:
+    async with Database(place) as opened:
         yield opened
 
 

@@ -1,7 +1,6 @@
 """API keys: what they may do, until when, and what is kept of them."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -22,12 +21,6 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.at
-
-
-@pytest.fixture
-async def database(tmp_path: Path):
-    async with Database(tmp_path / "belljar.db") as opened:
-        yield opened
 
 
 @pytest.fixture

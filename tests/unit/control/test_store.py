@@ -11,15 +11,20 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
+from tests.postgres import ONLY_SQLITE
 
 from belljar.base.ids import new_id
 from belljar.control.keys import Keys
 from belljar.control.store import database as module
-from belljar.control.store.database import Database, upgrade
+from belljar.control.store.database import Database
 from belljar.control.store.keys import KeyStore
+from belljar.control.store.place import Place
 from belljar.control.store.sandboxes import Filter, Record, Repeat, SandboxStore
-from belljar.control.store.tables import HEAD, Base
+from belljar.control.store.sqlite import Sqlite
+from belljar.control.store.steps import MIGRATIONS, upgrade
+from belljar.control.store.tables import HEAD, Base, WorkspaceRow
 from belljar.model.errors import AlreadyExists, DiskFull, Internal, Unauthenticated
 from belljar.model.sandbox import Ended, Limits, Network, Sandbox, SandboxSpec, Status
 
@@ -32,10 +37,8 @@ def record(one: Sandbox, workspace: str = "default") -> Record:
     return Record(workspace, one, "boot-1")
 
 
-def test_the_steps_lead_to_the_tables_of_the_code(tmp_path: Path):
-    file = tmp_path / "x.db"
-    upgrade(file)
-    engine = create_engine(f"sqlite:///{file}")
+def test_the_steps_lead_to_the_tables_of_the_code(place: Place):
+    engine = place.engine()
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -44,24 +47,22 @@ def test_the_steps_lead_to_the_tables_of_the_code(tmp_path: Path):
 
 def test_the_newest_step_is_the_one_the_code_names():
     config = Config()
-    config.set_main_option("script_location", str(Path(module.__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
-async def test_a_store_that_is_up_to_date_is_opened_without_the_steps(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def never(file: Path) -> None:
+async def test_a_store_that_is_up_to_date_is_opened_without_the_steps(place: Place, monkeypatch: pytest.MonkeyPatch):
+    def never(place: Place) -> None:
         raise AssertionError("looked at the steps")
 
     monkeypatch.setattr(module, "upgrade", never)
-    async with Database(tmp_path / "belljar.db") as again:
+    async with Database(place) as again:
         assert await SandboxStore(again).live() == []
 
 
 async def test_a_new_store_is_made_for_its_owner_alone(tmp_path: Path):
     file = tmp_path / "new" / "belljar.db"
-    async with Database(file) as made:
+    async with Database(Sqlite(file)) as made:
         assert await SandboxStore(made).live() == []
     assert file.stat().st_mode & 0o777 == 0o600
 
@@ -70,20 +71,20 @@ async def test_a_file_that_is_no_store_is_told_in_words(tmp_path: Path):
     file = tmp_path / "belljar.db"
     file.write_bytes(b"not a database, but long enough to be looked at" * 100)
     with pytest.raises(Internal, match=r"belljar\.db"):
-        async with Database(file):
+        async with Database(Sqlite(file)):
             pass
 
 
 async def test_a_store_of_an_earlier_release_keeps_what_it_has(tmp_path: Path):
     file = tmp_path / "belljar.db"
-    upgrade(file, to="0001")
+    upgrade(Sqlite(file), to="0001")
     columns = "id, workspace, image, cpus, memory, disk, pids, env, labels, network, status, boot, created"
     with contextlib.closing(sqlite3.connect(file)) as old, old:
         old.execute(
             f"INSERT INTO sandboxes ({columns}) VALUES ('sb1', 'default', 'base', 1, 1073741824, 10737418240, 99, '{{}}', "
             "'{}', 'open', 'running', 'boot', 1.0)"
         )
-    async with Database(file) as database:
+    async with Database(Sqlite(file)) as database:
         (found,) = await SandboxStore(database).live()
         assert (found.sandbox.id, found.sandbox.spec.snapshot, found.sandbox.parent) == ("sb1", None, None)
 
@@ -158,6 +159,7 @@ async def test_a_key_is_kept_for_a_day(plant):
     assert await plant.store.repeated("default", "k", now=1000.0) is None
 
 
+@ONLY_SQLITE
 async def test_a_full_disk_is_told_as_such_and_nothing_is_half_there(plant, database: Database):
     await database.write((text("PRAGMA max_page_count=20"), {}))
     made = []
@@ -170,17 +172,25 @@ async def test_a_full_disk_is_told_as_such_and_nothing_is_half_there(plant, data
     assert await plant.store.repeated("default", made[-1].id, now=1000.0) is None
 
 
+@ONLY_SQLITE
 async def test_durable_writes_are_flushed_and_the_others_are_not(database: Database):
-    seen: list[int] = []
+    seen: list[float | None] = []
     level = text("UPDATE workspaces SET created = (SELECT synchronous FROM pragma_synchronous)")
     for durable in (True, False, True):
         await database.write((level, {}), durable=durable)
-        async with database.reading() as session:
-            seen.append(int(await session.scalar(text("SELECT created FROM workspaces")) or 0))
+        seen.append(await database.scalar(select(WorkspaceRow.created)))
     assert seen == [2, 1, 2]
-    async with database.reading() as session:
-        assert await session.scalar(text("PRAGMA journal_mode")) == "wal"
-        assert await session.scalar(text("PRAGMA foreign_keys")) == 1
+    for pragma, expected in (("journal_mode", "wal"), ("foreign_keys", 1), ("query_only", 1)):
+        said = await database.read(
+            lambda connection, pragma=pragma: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()
+        )
+        assert said == expected
+
+
+async def test_who_reads_cannot_write(database: Database):
+    with pytest.raises(DBAPIError, match=r"readonly|read-only"):
+        await database.read(lambda connection: connection.execute(text("UPDATE workspaces SET created = 2.0")))
+    assert await database.scalar(select(WorkspaceRow.created)) != 2.0
 
 
 async def test_what_follows_the_node_is_read_at_once_and_survives_a_failure_beside_it(plant):
@@ -207,7 +217,7 @@ async def test_a_writer_that_leaves_does_not_cut_the_write(plant):
     await plant.store.insert(record(sandbox()))
 
 
-async def test_only_a_digest_of_a_key_is_kept_and_it_works_after_a_restart(database: Database, tmp_path: Path):
+async def test_only_a_digest_of_a_key_is_kept_and_it_works_after_a_restart(database: Database):
     async with Keys(KeyStore(database)) as keys:
         made, key = await keys.make("one")
         who = keys.check(key)
@@ -217,25 +227,21 @@ async def test_only_a_digest_of_a_key_is_kept_and_it_works_after_a_restart(datab
                 keys.check(wrong)
     async with Keys(KeyStore(database)) as keys:
         assert keys.check(key) == who
-    with contextlib.closing(sqlite3.connect(tmp_path / "belljar.db")) as raw:
-        assert key not in str(raw.execute("SELECT * FROM keys").fetchall())
+    kept = await database.read(lambda connection: connection.execute(text("SELECT * FROM keys")).all())
+    assert len(kept) == 1
+    assert key not in str(kept)
 
 
-def test_a_reader_that_leaves_at_once_leaves_no_thread_behind(tmp_path: Path):
+def test_a_reader_that_leaves_at_once_leaves_no_thread_behind(place: Place):
     """The loop ends right after; a thread that still had something to tell it would fail the test."""
 
     async def leave(turns: int) -> None:
-        async with Database(tmp_path / "belljar.db") as database:
-
-            async def read() -> None:
-                async with database.reading() as session:
-                    await session.scalar(text("SELECT 1"))
-
-            reader = asyncio.create_task(read())
+        async with Database(place) as database:
+            reader = asyncio.create_task(database.scalar(select(WorkspaceRow.id)))
             for _ in range(turns):
                 await asyncio.sleep(0)
             reader.cancel()
             await asyncio.wait([reader])
 
-    for turns in range(40):
+    for turns in range(20):
         asyncio.run(leave(turns))

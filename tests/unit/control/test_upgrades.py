@@ -8,12 +8,13 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from belljar.control.store import database as module
 from belljar.control.store.audit import AuditStore
-from belljar.control.store.database import Database, upgrade
+from belljar.control.store.database import Database
 from belljar.control.store.keys import KeyStore
 from belljar.control.store.sandboxes import Filter, SandboxStore
 from belljar.control.store.snapshots import SnapshotFilter, SnapshotStore
+from belljar.control.store.sqlite import Sqlite
+from belljar.control.store.steps import MIGRATIONS, upgrade
 from belljar.control.store.tables import HEAD, Base
 from belljar.control.store.templates import TemplateStore
 from belljar.control.store.workspaces import WorkspaceStore
@@ -39,7 +40,7 @@ EXPECTED = {
 
 def steps() -> list[str]:
     config = Config()
-    config.set_main_option("script_location", str(Path(module.__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(MIGRATIONS))
     found = [str(step.revision) for step in ScriptDirectory.from_config(config).walk_revisions()]
     return found[::-1]
 
@@ -64,7 +65,7 @@ def test_the_oldest_step_and_what_was_released_have_a_store() -> None:
 def test_it_has_rows_in_each_table_of_its_time(released: Path, tmp_path: Path) -> None:
     file, made = tmp_path / "old.db", tmp_path / "made.db"
     load(released, file)
-    upgrade(made, to=released.stem)
+    upgrade(Sqlite(made), to=released.stem)
     found = tables(file)
     assert found.keys() == tables(made).keys()
     assert all(count > 0 for count in found.values())
@@ -76,18 +77,18 @@ async def test_it_goes_through_each_step_and_its_rows_are_read(released: Path, t
     load(released, file)
     before = tables(file)
     for step in [step for step in steps() if step > released.stem]:
-        upgrade(file, to=step)
+        upgrade(Sqlite(file), to=step)
         now = tables(file)
         assert {name: now[name] for name in before} == before, step
     assert tables(file).keys() == {*Base.metadata.tables, "alembic_version"}
-    async with Database(file) as database:
+    async with Database(Sqlite(file)) as database:
         await read(database, EXPECTED[released.stem])
 
 
 @pytest.mark.parametrize("released", FILES, ids=lambda file: file.stem)
 async def test_a_server_takes_it_up_in_one_go(released: Path, tmp_path: Path) -> None:
     load(released, tmp_path / "belljar.db")
-    async with Database(tmp_path / "belljar.db") as database:
+    async with Database(Sqlite(tmp_path / "belljar.db")) as database:
         await read(database, EXPECTED[released.stem])
     with contextlib.closing(sqlite3.connect(tmp_path / "belljar.db")) as store:
         assert store.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]

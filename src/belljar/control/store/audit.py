@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Select, delete, func, insert, select
 
 from belljar.control.store.database import Database
+from belljar.control.store.place import rows
 from belljar.control.store.tables import AuditRow
 from belljar.model.audit import AuditEntry, entry_json
 
@@ -45,14 +46,15 @@ class AuditStore:
             wanted = wanted.where(AuditRow.at >= since)
         if until is not None:
             wanted = wanted.where(AuditRow.at < until)
-        async with self._database.reading() as session:
-            return [_entry(row) for row in await session.scalars(wanted.order_by(AuditRow.seq.desc()).limit(limit))]
+        return await self._entries(wanted.order_by(AuditRow.seq.desc()).limit(limit))
 
     async def between(self, workspace: str, after: int, last: int, *, limit: int) -> list[AuditEntry]:
         """The oldest first, behind number `after` and up to number `last`."""
         wanted = select(AuditRow).where(AuditRow.workspace == workspace, AuditRow.seq > after, AuditRow.seq <= last)
-        async with self._database.reading() as session:
-            return [_entry(row) for row in await session.scalars(wanted.order_by(AuditRow.seq).limit(limit))]
+        return await self._entries(wanted.order_by(AuditRow.seq).limit(limit))
+
+    async def _entries(self, query: Select[AuditRow]) -> list[AuditEntry]:
+        return await self._database.read(lambda connection: [_entry(row) for row in rows(connection, query)])
 
     async def prune(self, before: float) -> int:
         """Takes away the entries in front of the first that is not older than `before`, and tells how many. The newest of a
@@ -72,18 +74,16 @@ class AuditStore:
     async def _first(self, behind: str) -> tuple[str, int] | None:
         """The next workspace in the order of their ids, and its oldest entry."""
         wanted = select(AuditRow.workspace, AuditRow.seq).where(AuditRow.workspace > behind)
-        async with self._database.reading() as session:
-            found = await session.execute(wanted.order_by(AuditRow.workspace, AuditRow.seq).limit(1))
-            row = found.one_or_none()
-            return None if row is None else (row[0], row[1])
+        ordered = wanted.order_by(AuditRow.workspace, AuditRow.seq).limit(1)
+        row = await self._database.read(lambda connection: connection.execute(ordered).one_or_none())
+        return None if row is None else (row[0], row[1])
 
     async def _first_kept(self, workspace: str, before: float) -> int:
         of_workspace = AuditRow.workspace == workspace
         # The sum keeps the index of times out of it: in the order of numbers the search ends at the first one that is kept.
         young = select(AuditRow.seq).where(of_workspace, AuditRow.at + 0 >= before).order_by(AuditRow.seq).limit(1)
-        async with self._database.reading() as session:
-            found = await session.scalar(young)
-            return found or await session.scalar(select(func.max(AuditRow.seq)).where(of_workspace)) or 0
+        newest = select(func.max(AuditRow.seq)).where(of_workspace)
+        return await self._database.scalar(young) or await self._database.scalar(newest) or 0
 
 
 def _entry(row: AuditRow) -> AuditEntry:

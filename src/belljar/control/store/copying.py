@@ -7,12 +7,19 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import Connection, delete, func, insert, select
+
+from belljar.control.store.place import BUSY_SECONDS, Place, Question, T, explained
+from belljar.control.store.sqlite import Sqlite
+from belljar.control.store.steps import step_of, upgrade
+from belljar.control.store.tables import Base, WorkspaceRow
 from belljar.model.errors import DiskFull, InvalidArgument
 
-__all__ = ("Copied", "Settled", "copy_database", "settle_restored", "sweep")
+__all__ = ("Copied", "Settled", "copy_store", "is_new", "pour", "settle_restored", "sweep")
 
 _RESERVE = 64 << 20
-_BUSY_SECONDS = 10.0
+_AT_ONCE = 1000
+_ONE_MOMENT = {"sqlite": "SERIALIZABLE", "postgresql": "REPEATABLE READ"}
 _PIECE = 1 << 20
 
 
@@ -43,18 +50,22 @@ class Settled:
     lost: int
 
 
-def copy_database(file: Path) -> Copied:
-    """Blocks for as long as writing the file takes; nobody who reads or writes waits. Raises DiskFull."""
-    size = file.stat().st_size + _RESERVE
-    if (free := shutil.disk_usage(file.parent).free) < size:
-        raise DiskFull(f"a copy of the store needs {size >> 20} MiB beside it, and {free >> 20} MiB are free")
-    sweep(file)
-    target = _target(file)
+def copy_store(place: Place, beside: Path) -> Copied:
+    """As a SQLite file, whatever the place is, made beside the file of that name. Blocks for as long as writing it takes; nobody
+    who reads or writes waits. Raises DiskFull, Starting."""
+    with explained(place.explain):
+        _check_room(place, beside)
+    sweep(beside)
+    target = _target(beside)
     # For its owner alone before anything is in it.
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
-        with contextlib.closing(sqlite3.connect(file, timeout=_BUSY_SECONDS)) as source:
-            source.execute("VACUUM INTO ?", (str(target),))
+        if isinstance(place, Sqlite):
+            with contextlib.closing(sqlite3.connect(place.file, timeout=BUSY_SECONDS)) as source:
+                source.execute("VACUUM INTO ?", (str(target),))
+        else:
+            upgrade(Sqlite(target))
+            pour(place, Sqlite(target))
         with contextlib.closing(sqlite3.connect(target)) as made:
             rows = made.execute("SELECT id FROM snapshots WHERE state = 'ready' AND ended_at IS NULL ORDER BY id")
             snapshots = tuple(str(id) for (id,) in rows)
@@ -65,13 +76,67 @@ def copy_database(file: Path) -> Copied:
             raise DiskFull("no space is left on the disk for a copy of the store") from error
         raise
     finally:
-        sweep(file)
+        sweep(beside)
 
 
-def sweep(file: Path) -> None:
+def _check_room(place: Place, beside: Path) -> None:
+    if isinstance(place, Sqlite):
+        size = place.file.stat().st_size
+    else:
+        size = _asked(place, lambda connection: int(connection.scalar(func.pg_database_size(func.current_database()))))
+    if (free := shutil.disk_usage(beside.parent).free) < size + _RESERVE:
+        raise DiskFull(
+            f"a copy of the store needs {(size + _RESERVE) >> 20} MiB beside it, and {free >> 20} MiB are free"
+        )
+
+
+def pour(source: Place, target: Place) -> None:
+    """All rows as they are in one moment, into a store of the same step with nothing but a new one's workspace. All of them or
+    none. Blocks."""
+    from_engine, to_engine = source.engine(), target.engine()
+    try:
+        with (
+            explained(source.explain),
+            explained(target.explain),
+            from_engine.connect().execution_options(
+                isolation_level=_ONE_MOMENT[from_engine.name], yield_per=_AT_ONCE
+            ) as there,
+            to_engine.begin() as here,
+        ):
+            here.execute(delete(WorkspaceRow))
+            for table in Base.metadata.sorted_tables:
+                for part in there.execute(select(table)).mappings().partitions():
+                    here.execute(insert(table), [dict(row) for row in part])
+    finally:
+        from_engine.dispose()
+        to_engine.dispose()
+
+
+def is_new(place: Place) -> bool:
+    """Whether there are no rows but a new store's workspace, or no tables yet. Blocks."""
+    return _asked(place, _is_new)
+
+
+def _is_new(connection: Connection) -> bool:
+    if step_of(connection) is None:
+        return True
+    tables = [table for table in Base.metadata.sorted_tables if connection.dialect.has_table(connection, table.name)]
+    counts = {table.name: connection.scalar(select(func.count()).select_from(table)) for table in tables}
+    return sum(count or 0 for count in counts.values()) == counts.get(WorkspaceRow.__tablename__) == 1
+
+
+def _asked(place: Place, question: Question[T]) -> T:
+    link = place.reader()
+    try:
+        return link.read(question)
+    finally:
+        link.close()
+
+
+def sweep(beside: Path) -> None:
     """Removes what a killed server was copying."""
-    for left in (_target(file), _target(file).with_name(f"{_target(file).name}-journal")):
-        left.unlink(missing_ok=True)
+    for end in ("", "-journal", "-wal", "-shm"):
+        beside.with_name(f"{_target(beside).name}{end}").unlink(missing_ok=True)
 
 
 def settle_restored(file: Path, *, at: float, message: str) -> Settled:

@@ -1,212 +1,156 @@
-"""Opens the database, brings its tables up to date, and gives out transactions."""
+"""Opens a store, brings its tables up to date, and gives out transactions: each one visit of a thread."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Executable, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Select
+from sqlalchemy.exc import DBAPIError
 
-from belljar.base.tasks import TaskSet, in_thread
-from belljar.control.store.copying import sweep
+from belljar.base.tasks import TaskSet, in_thread, opened_in_thread
+from belljar.control.store.place import BUSY_SECONDS, Change, Link, Place, Question, rows
+from belljar.control.store.steps import step_of, upgrade
 from belljar.control.store.tables import HEAD
-from belljar.model.errors import DiskFull, Internal
+from belljar.model.errors import Internal, Starting
 
-__all__ = ("Change", "Database", "upgrade")
+__all__ = ("Database",)
 
-_BUSY_SECONDS = 10.0
-Change: TypeAlias = tuple[Executable, Sequence[Mapping[str, Any]] | Mapping[str, Any]]
-"""A statement and its values; several sets of values make several rows."""
-_MIGRATIONS = Path(__file__).with_name("migrations")
+T = TypeVar("T")
+_READERS = 4
+_LONGEST_SECONDS = 20.0
+"""A transaction that takes longer is cut."""
+_LOOK_SECONDS = 1.0
 
 
 class Database:
-    """A SQLite file in WAL mode, with one writer at a time: one server holds the state directory's lock.
+    """A store for one server. Own this as an async context manager.
 
-    Own this as an async context manager. Never wait for a node or a network inside `reading`.
+    Reads and writes are small functions and lists of statements that a thread of the store runs from begin to end: a busy event
+    loop has its turn once, and not at each statement, and nothing can wait for a node or a network in the middle. Raises Starting
+    while the place cannot be reached, is locked, or is too busy: then nothing was done, and the same may be asked again.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._engine: AsyncEngine = create_async_engine(
-            URL.create("sqlite+aiosqlite", database=str(file)), connect_args={"timeout": _BUSY_SECONDS}, pool_size=5
-        )
-        event.listen(self._engine.sync_engine, "connect", _set_up_connection)
-        self._turn = asyncio.Lock()
-        self._writer: _Writer | None = None
-        self._tasks = TaskSet(lambda name, error: None)  # whoever asked for the write is told
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._writer: _Lane | None = None
+        self._readers: _Lane | None = None
+        self._writes: set[asyncio.Future[None]] = set()
+        self._tasks = TaskSet(lambda name, error: None)
 
     async def __aenter__(self) -> Self:
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sweep(self._file)
+        writer = await opened_in_thread(lambda link: link.close(), self.place.writer)
+        self._writer = _Lane(lambda: writer, 1)
+        self._readers = _Lane(self.place.reader, _READERS)
         try:
-            version = await self._version()
-            if version != HEAD:
-                await in_thread(upgrade, self._file)
-            self._file.chmod(0o600)
-            self._writer = await in_thread(_Writer, self._file)
+            if await self._step() != HEAD:
+                await in_thread(upgrade, self.place)
         except BaseException:
             await self._close()
             raise
+        self._tasks.start(self._cut_long_ones(), name="store")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        async with self._turn:
-            await self._close()
+        await self.settled()
+        await self._close()
 
     async def _close(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await in_thread(writer.close)
-        await self._engine.dispose()
+        await self._tasks.close()
+        lanes, self._writer, self._readers = (self._writer, self._readers), None, None
+        for lane in lanes:
+            if lane is not None:
+                await in_thread(lane.close)
 
-    async def _version(self) -> str | None:
-        """None for a new one."""
+    async def _step(self) -> str | None:
         try:
-            async with self._engine.connect() as connection:
-                return await connection.scalar(text("SELECT version_num FROM alembic_version"))
-        except OperationalError as error:
-            if "no such table" in str(error.orig):
-                return None
-            raise Internal(f"the store {self._file} cannot be opened: {error.orig}") from error
+            return await self.read(step_of)
         except DBAPIError as error:
-            raise Internal(f"the store {self._file} cannot be read: {error.orig}") from error
+            raise Internal(f"the store {self.place} cannot be read: {error.orig}") from error
 
-    @contextlib.asynccontextmanager
-    async def reading(self) -> AsyncGenerator[AsyncSession]:
-        async with AsyncSession(self._engine, expire_on_commit=False, autoflush=False) as session:
-            # One that is cut while it opens would leave its thread behind, which outlives the loop.
-            opening = self._tasks.start(session.connection(), name="open")
-            try:
-                await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                await asyncio.wait([opening])
-                raise
-            yield session
+    async def read(self, question: Question[T]) -> T:
+        """Each statement of it sees a moment of its own."""
+        if self._readers is None:
+            raise Internal("the store is closed")
+        return await self._readers.visit(lambda link: link.read(question))
+
+    async def rows(self, query: Select[T]) -> list[T]:
+        """Of one table."""
+        return await self.read(lambda connection: rows(connection, query))
+
+    async def scalar(self, query: Select[T]) -> T | None:
+        return await self.read(lambda connection: connection.scalar(query))
 
     async def write(self, *changes: Change, durable: bool = True) -> None:
-        """All changes in one transaction. It goes on when the caller leaves: a connection is not cut in the middle.
+        """All changes in one transaction, behind those that were asked for before. It goes on when the caller leaves.
 
         `durable`: on the disk before this returns (one fsync); else after a power cut the newest of these may be missing,
-        never half there. Raises DiskFull, and IntegrityError for what a constraint forbids; then nothing was written.
+        never half there. Raises DiskFull, and IntegrityError for what a constraint forbids; then nothing was written. Raises
+        Internal when the place was lost in the middle of a commit and it cannot be found out whether that happened.
         """
-        await asyncio.shield(self._tasks.start(self._write(changes, durable), name="write"))
+        if self._writer is None:
+            raise Internal("the store is closed")
+        writing = self._writer.visit(lambda link: link.write(changes, durable=durable))
+        self._writes.add(writing)
+        writing.add_done_callback(self._written)
+        await asyncio.shield(writing)
 
-    @property
-    def file(self) -> Path:
-        return self._file
+    def _written(self, writing: "asyncio.Future[None]") -> None:
+        self._writes.discard(writing)
+        if not writing.cancelled():
+            writing.exception()  # whoever asked is told, unless they have left
 
     async def settled(self) -> None:
-        """Returns when every write that was asked for before is there to be read."""
-        if self._tasks:
-            async with self._turn:
-                pass
+        """Returns when every write that was asked for before is there to be read, or has failed."""
+        if self._writes:
+            await asyncio.wait(tuple(self._writes))
 
-    async def _write(self, changes: tuple[Change, ...], durable: bool) -> None:
-        async with self._turn:
-            if self._writer is None:
-                raise Internal("the store is closed")
-            try:
-                await self._writer.write(changes, durable=durable)
-            except OperationalError as error:
-                if "disk is full" in str(error.orig):
-                    raise DiskFull(f"the disk of the server is full: {self._file}") from error
-                raise
+    async def _cut_long_ones(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for lane in (self._writer, self._readers):
+                if lane is not None:
+                    lane.cut(_LONGEST_SECONDS)
 
 
-class _Writer:
-    """A thread of its own, which does a whole transaction at one request: a busy event loop has its turn once, and not at each
-    statement (with thirty clients at once that was half a second a change)."""
+class _Lane:
+    """Threads, each with a link while it works. Who comes first is served first."""
 
-    def __init__(self, file: Path) -> None:
-        """Blocking. Raises DBAPIError."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._connections: dict[bool, tuple[Engine, Connection]] = {}
-        """One that flushes and one that does not: switching a single one took a millisecond of each change."""
+    def __init__(self, make: Callable[[], Link], threads: int) -> None:
+        self._make = make
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
+        self._idle: list[Link] = []
+        self._busy: dict[Link, float] = {}
+        """Since when. Both are changed by single operations, which no other thread interrupts."""
+
+    def visit(self, work: Callable[[Link], Any]) -> "asyncio.Future[Any]":
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._do, work, time.monotonic())
+
+    def _do(self, work: Callable[[Link], T], asked: float) -> T:
+        if (waited := time.monotonic() - asked) > BUSY_SECONDS:
+            raise Starting(f"the store is busy: this had to wait for {waited:.0f} s and was not tried", retry_after=1.0)
         try:
-            self._thread.submit(self._open, file).result()
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self, file: Path) -> None:
-        for durable in (True, False):
-            engine = create_engine(
-                URL.create("sqlite", database=str(file)),
-                connect_args={"timeout": _BUSY_SECONDS},
-                poolclass=NullPool,
-            )
-            event.listen(engine, "connect", _set_up_connection)
-            self._connections[durable] = engine, engine.connect()
-        without = self._connections[False][1]
-        without.exec_driver_sql("PRAGMA synchronous=NORMAL")
-        without.commit()
-
-    async def write(self, changes: Sequence[Change], *, durable: bool) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._write, changes, durable)
-
-    def _write(self, changes: Sequence[Change], durable: bool) -> None:
-        _, connection = self._connections[durable]
+            link = self._idle.pop()
+        except IndexError:
+            link = self._make()
+        self._busy[link] = time.monotonic()
         try:
-            for statement, values in changes:
-                connection.execute(statement, values)
-            connection.commit()
-        except BaseException:
-            connection.rollback()
-            raise
+            return work(link)
+        finally:
+            del self._busy[link]
+            self._idle.append(link)
+
+    def cut(self, seconds: float) -> None:
+        """What has taken longer than that."""
+        began = time.monotonic() - seconds
+        for link, since in tuple(self._busy.items()):
+            if since < began:
+                link.cut()
 
     def close(self) -> None:
-        """Blocking; what was asked for before is written."""
-        self._thread.submit(self._close).result()
-        self._thread.shutdown()
-
-    def _close(self) -> None:
-        for engine, connection in self._connections.values():
-            connection.close()
-            engine.dispose()
-        self._connections.clear()
-
-
-def upgrade(file: Path, *, to: str = HEAD) -> None:
-    """Brings the tables to a step, the newest one. Blocking. Raises Internal when a newer Belljar made them."""
-    # Not at the top: needed once per release, and 300 ms.
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util.exc import CommandError
-
-    engine = create_engine(URL.create("sqlite", database=str(file)))
-    event.listen(engine, "connect", _set_up_connection)
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    try:
-        with engine.connect() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, to)
-            _check(connection, to)
-    except CommandError as error:
-        raise Internal(
-            f"the store {file} was made by a newer Belljar ({error})",
-            hint="upgrade Belljar, or use another BELLJAR_HOME",
-        ) from error
-    except DBAPIError as error:
-        raise Internal(f"the store {file} cannot be brought up to date: {error.orig}") from error
-    finally:
-        engine.dispose()
-
-
-def _check(connection: Connection, expected: str) -> None:
-    version = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    if version != expected:
-        raise Internal(f"the newest step of the store is {version}, the code expects {expected}")
-
-
-def _set_up_connection(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+        """Blocking; what was asked for before is done."""
+        self._threads.shutdown()
+        for link in self._idle:
+            link.close()
+        self._idle.clear()

@@ -35,30 +35,24 @@ class KeyStore:
 
     async def valid(self, now: float) -> dict[str, Key]:
         """Digest → key, of those that are neither revoked nor expired."""
-        async with self._database.reading() as session:
-            rows = await session.scalars(
-                select(KeyRow).where(KeyRow.revoked.is_(None), KeyRow.expires.is_(None) | (KeyRow.expires > now))
-            )
-            return {row.digest: _key(row) for row in rows}
+        valid = select(KeyRow).where(KeyRow.revoked.is_(None), KeyRow.expires.is_(None) | (KeyRow.expires > now))
+        return {row.digest: _key(row) for row in await self._database.rows(valid)}
 
     async def list(self, workspace: str, *, after: str | None, limit: int) -> list[Key]:
         """The newest first, from the one after the id `after` on."""
         wanted = select(KeyRow).where(KeyRow.workspace == workspace)
         if after is not None:
             wanted = wanted.where(KeyRow.id < after)
-        async with self._database.reading() as session:
-            return [_key(row) for row in await session.scalars(wanted.order_by(KeyRow.id.desc()).limit(limit))]
+        return [_key(row) for row in await self._database.rows(wanted.order_by(KeyRow.id.desc()).limit(limit))]
 
     async def get(self, workspace: str, id: str) -> Key | None:
-        async with self._database.reading() as session:
-            row = await session.scalar(select(KeyRow).where(KeyRow.workspace == workspace, KeyRow.id == id))
-            return None if row is None else _key(row)
+        found = await self._database.rows(select(KeyRow).where(KeyRow.workspace == workspace, KeyRow.id == id))
+        return _key(found[0]) if found else None
 
     async def count(self, workspace: str, now: float) -> int:
         """How many are valid."""
         valid = KeyRow.revoked.is_(None) & (KeyRow.expires.is_(None) | (KeyRow.expires > now))
-        async with self._database.reading() as session:
-            return await session.scalar(select(func.count()).where(KeyRow.workspace == workspace, valid)) or 0
+        return await self._database.scalar(select(func.count()).where(KeyRow.workspace == workspace, valid)) or 0
 
 
 def _key(row: KeyRow) -> Key:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Select, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
-from belljar.control.store.database import Change, Database
+from belljar.control.store.database import Database
+from belljar.control.store.place import Change, rows
 from belljar.control.store.tables import IdempotencyRow, SandboxRow
 from belljar.model.errors import AlreadyExists, Error
 from belljar.model.sandbox import Ended, Limits, Network, Sandbox, SandboxSpec, Status
@@ -77,6 +78,21 @@ class Filter:
     image: str | None = None
     name: str | None = None
 
+    @property
+    def only_live(self) -> bool:
+        """Whether none that has ended can fit."""
+        return self.statuses is not None and not any(status.is_end for status in self.statuses)
+
+    def fits(self, sandbox: Sandbox) -> bool:
+        """A live one; of others the store tells."""
+        spec = sandbox.spec
+        return (
+            (not self.statuses or sandbox.status in self.statuses)
+            and (self.image is None or spec.image == self.image)
+            and (self.name is None or spec.name == self.name)
+            and all(spec.labels.get(key) == value for key, value in self.labels.items())
+        )
+
 
 class Companion(Protocol):
     """Has something to write in the very transaction in which a sandbox's row follows the node."""
@@ -127,9 +143,9 @@ class SandboxStore:
 
     async def repeated(self, workspace: str, key: str, *, now: float) -> tuple[str, str] | None:
         """The digest and the sandbox of an earlier create with this key."""
-        async with self._database.reading() as session:
-            row = await session.get(IdempotencyRow, (workspace, key))
-            return None if row is None or row.created < now - REPEAT_SECONDS else (row.digest, row.sandbox)
+        query = select(IdempotencyRow).where(IdempotencyRow.workspace == workspace, IdempotencyRow.key == key)
+        found = await self._database.rows(query)
+        return (found[0].digest, found[0].sandbox) if found and found[0].created >= now - REPEAT_SECONDS else None
 
     def follow(self, sandbox: Sandbox) -> None:
         """Status, times, timers and limits, written soon; a row that has ended stays as it is."""
@@ -155,31 +171,23 @@ class SandboxStore:
         await self._database.write((old, {}), durable=False)
 
     async def get(self, id: str) -> Record | None:
-        await self.catch_up()
-        async with self._database.reading() as session:
-            row = await session.get(SandboxRow, id)
-            return None if row is None else record_of_sandbox(row)
+        found = await self._records(select(SandboxRow).where(SandboxRow.id == id))
+        return found[0] if found else None
 
     async def used(self, ids: Sequence[str]) -> bool:
         """Whether there is, or was, one of these in any workspace."""
         await self.catch_up()
-        async with self._database.reading() as session:
-            return await session.scalar(select(SandboxRow.id).where(SandboxRow.id.in_(ids)).limit(1)) is not None
+        return await self._database.scalar(select(SandboxRow.id).where(SandboxRow.id.in_(ids)).limit(1)) is not None
 
     async def latest_named(self, workspace: str, name: str) -> Record | None:
         """The newest with this name, ended ones too."""
         query = select(SandboxRow).where(SandboxRow.workspace == workspace, SandboxRow.name == name)
-        await self.catch_up()
-        async with self._database.reading() as session:
-            row = await session.scalar(query.order_by(SandboxRow.id.desc()).limit(1))
-            return None if row is None else record_of_sandbox(row)
+        found = await self._records(query.order_by(SandboxRow.id.desc()).limit(1))
+        return found[0] if found else None
 
     async def live(self) -> list[Record]:
         """Of every workspace."""
-        await self.catch_up()
-        async with self._database.reading() as session:
-            rows = await session.scalars(select(SandboxRow).where(SandboxRow.ended_at.is_(None)))
-            return [record_of_sandbox(row) for row in rows]
+        return await self._records(select(SandboxRow).where(SandboxRow.ended_at.is_(None)))
 
     async def page(self, workspace: str, filter: Filter, *, after: str | None, limit: int) -> list[Record]:
         """The newest first, at most `limit` of them, those older than `after`."""
@@ -198,10 +206,11 @@ class SandboxStore:
             query = query.where(SandboxRow.labels[key].as_string() == value)
         if after is not None:
             query = query.where(SandboxRow.id < after)
+        return await self._records(query.order_by(SandboxRow.id.desc()).limit(limit))
+
+    async def _records(self, query: Select[SandboxRow]) -> list[Record]:
         await self.catch_up()
-        async with self._database.reading() as session:
-            rows = await session.scalars(query.order_by(SandboxRow.id.desc()).limit(limit))
-            return [record_of_sandbox(row) for row in rows]
+        return await self._database.read(lambda connection: [record_of_sandbox(row) for row in rows(connection, query)])
 
     async def _write_behind(self) -> None:
         while True:

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from belljar.control.store.database import Change, Database
+from belljar.control.store.database import Database
+from belljar.control.store.place import Change, rows
 from belljar.control.store.tables import SnapshotRow
 from belljar.model.errors import AlreadyExists
 from belljar.model.snapshot import Snapshot, SnapshotKind
@@ -100,10 +101,8 @@ class SnapshotStore:
         await self._database.write(*(ended(id, gone) for id in ids), *more)
 
     async def get(self, id: str) -> SnapshotRecord | None:
-        await self._database.settled()
-        async with self._database.reading() as session:
-            row = await session.get(SnapshotRow, id)
-            return None if row is None else record_of(row)
+        found = await self._records(select(SnapshotRow).where(SnapshotRow.id == id))
+        return found[0] if found else None
 
     async def named(self, workspace: str, name: str) -> SnapshotRecord | None:
         """The live one with this name, else the newest that had it."""
@@ -138,8 +137,7 @@ class SnapshotStore:
         """Of those that are there or being made."""
         query = select(func.count()).where(SnapshotRow.workspace == workspace, SnapshotRow.ended_at.is_(None))
         await self._database.settled()
-        async with self._database.reading() as session:
-            return await session.scalar(query) or 0
+        return await self._database.scalar(query) or 0
 
     async def expired(self, now: float, *, limit: int = 100) -> list[SnapshotRecord]:
         """Of every workspace."""
@@ -153,21 +151,18 @@ class SnapshotStore:
             SnapshotRow.ended_at.is_(None), SnapshotRow.state == State.READY.value
         )
         await self._database.settled()
-        async with self._database.reading() as session:
-            return await session.scalar(query)
+        return await self._database.scalar(query)
 
     async def states(self) -> dict[str, tuple[State, bool, bool]]:
         """Of every workspace: id → its state, whether it has ended, whether it belongs to a template."""
         query = select(SnapshotRow.id, SnapshotRow.state, SnapshotRow.ended_at, SnapshotRow.template)
         await self._database.settled()
-        async with self._database.reading() as session:
-            rows = await session.execute(query)
-            return {id: (State(state), at is not None, template) for id, state, at, template in rows}
+        found = await self._database.read(lambda connection: connection.execute(query).all())
+        return {id: (State(state), at is not None, template) for id, state, at, template in found}
 
     async def _records(self, query: Select[SnapshotRow]) -> list[SnapshotRecord]:
         await self._database.settled()
-        async with self._database.reading() as session:
-            return [record_of(row) for row in await session.scalars(query)]
+        return await self._database.read(lambda connection: [record_of(row) for row in rows(connection, query)])
 
 
 def ended(id: str, gone: Gone) -> Change:

@@ -36,7 +36,7 @@ class WorkspaceRow(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     created: Mapped[float]
-    quota: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    quota: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     ended: Mapped[float | None]
 
 
@@ -54,7 +54,7 @@ class KeyRow(Base):
     expires: Mapped[float | None]
     used: Mapped[float | None]
     revoked: Mapped[float | None]
-    quota: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    quota: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     __table_args__ = (Index("keys_by_workspace", "workspace", "id"),)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select, update
 
-from belljar.control.store.database import Change, Database
+from belljar.control.store.database import Database
+from belljar.control.store.place import Change
 from belljar.control.store.tables import TemplateRow
 from belljar.model.sandbox import Limits
 from belljar.model.template import Ready, TemplateSpec
@@ -52,8 +53,7 @@ class TemplateStore:
     async def all(self) -> list[TemplateRecord]:
         """Of every workspace, the half-made ones too."""
         await self._database.settled()
-        async with self._database.reading() as session:
-            return [_record_of(row) for row in await session.scalars(select(TemplateRow).order_by(TemplateRow.id))]
+        return [_record_of(row) for row in await self._database.rows(select(TemplateRow).order_by(TemplateRow.id))]
 
 
 def _values_of(record: TemplateRecord) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import ColumnElement, TextClause, delete, func, select, text
 
-from belljar.control.store.database import Change, Database
-from belljar.control.store.tables import UsageHourRow, UsageRow, WorkspaceRow
+from belljar.control.store.database import Database
+from belljar.control.store.place import Change
+from belljar.control.store.tables import Base, UsageHourRow, UsageRow, WorkspaceRow
 from belljar.model.usage import AMOUNTS, HOUR_US, Amounts, Counters, Ledger, UsageEntry, hour_of
 
 __all__ = ("UsageStore", "changes_of")
@@ -20,9 +20,15 @@ _LOADED = 500
 """Accounts that one query asks for: a statement may have so many parameters."""
 
 
-def _upsert(table: Any, keys: tuple[str, ...], names: Iterable[str]) -> Any:
-    put = insert(table)
-    return put.on_conflict_do_update(index_elements=keys, set_={name: put.excluded[name] for name in names})
+def _upsert(table: type[Base], keys: tuple[str, ...], names: Iterable[str]) -> TextClause:
+    """As text, which both databases read alike; SQLAlchemy has one construct for each."""
+    columns = [column.name for column in table.__table__.columns]
+    values, changed = (
+        ", ".join(f":{name}" for name in columns),
+        ", ".join(f"{name} = excluded.{name}" for name in names),
+    )
+    into = f"{table.__tablename__} ({', '.join(columns)})"
+    return text(f"INSERT INTO {into} VALUES ({values}) ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}")
 
 
 _ACCOUNT = _upsert(UsageRow, ("sandbox",), (*_MOVING, *(f"seen_{name}" for name in _SEEN), *AMOUNTS))
@@ -60,24 +66,22 @@ class UsageStore:
 
     async def unclosed(self) -> list[tuple[Ledger, dict[int, Amounts]]]:
         """Every account that goes on, with what is in the hour that it has come to."""
-        async with self._database.reading() as session:
-            rows = await session.scalars(select(UsageRow).where(UsageRow.closed.is_(False)))
-            found = {row.sandbox: (_ledger(row), dict[int, Amounts]()) for row in rows}
-            ids = list(found)
-            for start in range(0, len(ids), _LOADED):
-                part = ids[start : start + _LOADED]
-                oldest = min(hour_of(found[id][0].until) for id in part)
-                wanted = select(UsageHourRow).where(UsageHourRow.sandbox.in_(part), UsageHourRow.hour >= oldest)
-                for row in await session.scalars(wanted):
-                    ledger, hours = found[row.sandbox]
-                    if row.hour >= hour_of(ledger.until):
-                        hours[row.hour] = _amounts(row)
+        accounts = await self._database.rows(select(UsageRow).where(UsageRow.closed.is_(False)))
+        found = {row.sandbox: (_ledger(row), dict[int, Amounts]()) for row in accounts}
+        ids = list(found)
+        for start in range(0, len(ids), _LOADED):
+            part = ids[start : start + _LOADED]
+            oldest = min(hour_of(found[id][0].until) for id in part)
+            wanted = select(UsageHourRow).where(UsageHourRow.sandbox.in_(part), UsageHourRow.hour >= oldest)
+            for row in await self._database.rows(wanted):
+                ledger, hours = found[row.sandbox]
+                if row.hour >= hour_of(ledger.until):
+                    hours[row.hour] = _amounts(row)
         return list(found.values())
 
     async def account(self, sandbox: str) -> Ledger | None:
-        async with self._database.reading() as session:
-            row = await session.get(UsageRow, sandbox)
-            return None if row is None else _ledger(row)
+        found = await self._database.rows(select(UsageRow).where(UsageRow.sandbox == sandbox))
+        return _ledger(found[0]) if found else None
 
     async def by_sandbox(
         self, workspace: str | None, hours: tuple[int, int], *, after: str | None, limit: int
@@ -114,8 +118,7 @@ class UsageStore:
 
     async def has_been(self, workspace: str) -> bool:
         """Whether there is or was such a workspace."""
-        async with self._database.reading() as session:
-            return await session.get(WorkspaceRow, workspace) is not None
+        return await self._database.scalar(select(WorkspaceRow.id).where(WorkspaceRow.id == workspace)) is not None
 
     async def prune(self, before: int) -> int:
         """Takes away the hours before that one, and accounts that were closed before it; tells how many hours. One hour at a
@@ -130,12 +133,10 @@ class UsageStore:
         return removed
 
     async def _oldest(self) -> int | None:
-        async with self._database.reading() as session:
-            return await session.scalar(select(func.min(UsageHourRow.hour)))
+        return await self._database.scalar(select(func.min(UsageHourRow.hour)))
 
     async def _rows(self, query: Any) -> list[tuple[Any, ...]]:
-        async with self._database.reading() as session:
-            return [tuple(row) for row in await session.execute(query)]
+        return await self._database.read(lambda connection: [tuple(row) for row in connection.execute(query)])
 
 
 def _within(workspace: str | None, hours: tuple[int, int]) -> list[ColumnElement[bool]]:

@@ -36,10 +36,8 @@ class WorkspaceStore:
     async def live(self) -> list[Workspace]:
         """In the order of their names."""
         wanted = select(WorkspaceRow).where(WorkspaceRow.ended.is_(None)).order_by(WorkspaceRow.id)
-        async with self._database.reading() as session:
-            return [
-                Workspace(row.id, row.created, Quota.of(row.quota), row.ended) for row in await session.scalars(wanted)
-            ]
+        found = await self._database.rows(wanted)
+        return [Workspace(row.id, row.created, Quota.of(row.quota), row.ended) for row in found]
 
     async def holds(self, id: str) -> dict[str, int]:
         """What there is in it, by kind; nothing for an empty one."""
@@ -49,9 +47,8 @@ class WorkspaceStore:
             "snapshots": (SnapshotRow, SnapshotRow.ended_at.is_(None)),
             "templates": (TemplateRow, TemplateRow.snapshot.is_not(None)),
         }
-        async with self._database.reading() as session:
-            counts = {
-                kind: await session.scalar(select(func.count()).select_from(row).where(row.workspace == id, there))
-                for kind, (row, there) in kinds.items()
-            }
+        counts = {
+            kind: await self._database.scalar(select(func.count()).select_from(row).where(row.workspace == id, there))
+            for kind, (row, there) in kinds.items()
+        }
         return {kind: count for kind, count in counts.items() if count}

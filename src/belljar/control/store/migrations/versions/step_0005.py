@@ -35,6 +35,14 @@ def upgrade() -> None:
             "CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON audit "
             "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
         )
+    else:
+        op.execute(
+            "CREATE FUNCTION belljar_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$"
+        )
+        op.execute(
+            "CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON audit FOR EACH ROW EXECUTE FUNCTION belljar_append_only()"
+        )
 
 
 def _double() -> sa.Double[float]:
