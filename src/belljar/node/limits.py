@@ -41,10 +41,9 @@ async def renew_limits(machine: Machine, guest: Guest, instance: Instance, limit
     """What is written holds, whatever held before. What cannot be said to a guest that is gone, or of an earlier release, is
     left: it has the limits that it began with.
     """
-    for said in (
-        machine.engine.limit(instance, limits),
-        machine.engine.show(instance, limits),
-        guest.limit(limits, force=True),
-    ):
-        with contextlib.suppress(Error):
-            await said
+    with contextlib.suppress(Error):
+        await machine.engine.limit(instance, limits)
+    with contextlib.suppress(Error):
+        await machine.engine.show(instance, limits)
+    with contextlib.suppress(Error):
+        await guest.limit(limits, force=True)
