@@ -384,7 +384,16 @@ class ScriptedNode:
             raise SnapshotCorrupt("this is no export of Belljar's")
         kind, now = SnapshotKind.FILESYSTEM, time.time()
         self.kept[snapshot] = Snapshot(
-            snapshot, kind, "sb0", image.decode(errors="replace"), now, len(data), 9, 1.0, 1 << 30, 10 << 30
+            snapshot,
+            kind,
+            "sb0",
+            image.rstrip(b"\0").decode(errors="replace"),
+            now,
+            len(data),
+            9,
+            1.0,
+            1 << 30,
+            10 << 30,
         )
         return self.kept[snapshot]
 

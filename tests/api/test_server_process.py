@@ -17,6 +17,7 @@ import httpx2
 import psycopg
 import pytest
 from tests.api.process import READY_SECONDS, ServerProcess, wipe
+from tests.postgres import ONLY_SQLITE
 
 from belljar.base import proc
 from belljar.base.ids import new_id
@@ -187,6 +188,7 @@ async def test_a_kill_in_the_middle_of_a_create_leaves_nothing_half(start: Start
         assert text(await run(http, "cut", "echo here")) == b"here\n"
 
 
+@ONLY_SQLITE
 async def test_a_second_server_is_refused_and_told_who_holds_the_directory(start: Start, state: Path):
     first = start("--port", "0")
     first.ready()
@@ -290,6 +292,7 @@ async def test_a_wrong_command_line_is_told_in_words(start: Start, words: tuple[
     assert "Traceback" not in server.said()
 
 
+@ONLY_SQLITE
 async def test_a_port_that_is_taken_is_told_in_words(start: Start, state: Path):
     first = start("--port", "0")
     port = str(first.ready().url).rpartition(":")[2]

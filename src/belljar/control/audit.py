@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
 
@@ -133,7 +133,7 @@ class Audit:
             after = found[-1].seq
 
     def _put(self, act: Act) -> None:
-        self._waiting.append(_Waiting(act, self._clock.now()))
+        self._waiting.append(_Waiting(_writable(act), self._clock.now()))
 
     async def _write_on(self) -> None:
         while True:
@@ -197,3 +197,10 @@ class Audit:
             except Exception as error:  # noqa: BLE001 (tomorrow again)
                 _log.warning("old entries of the audit log could not be removed", error=str(error))
             await asyncio.sleep(_DAY)
+
+
+def _writable(act: Act) -> Act:
+    """An address may have a NUL, which not every store takes. An entry that cannot be written would hold up all others."""
+    if "\0" not in act.target and "\0" not in act.route:
+        return act
+    return replace(act, target=act.target.replace("\0", "%00"), route=act.route.replace("\0", "%00"))

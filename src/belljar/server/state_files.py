@@ -68,6 +68,6 @@ def _without(config: bytes, names: tuple[str, ...], file: Path) -> bytes:
     except tomllib.TOMLDecodeError:
         pass  # perhaps the line was part of a text of several lines
     raise InvalidArgument(
-        f"{file} holds a secret that cannot be told from the rest: {', '.join(there)}",
-        hint="move it to a file of its own (store_key_file) or into the environment (BELLJAR_DATABASE), or ask for the keys",
+        f"{file} holds what cannot be told from the rest: {', '.join(there)}",
+        hint="move it to a file (store_key_file) or into the environment (BELLJAR_DATABASE), or ask for the keys as well",
     )

@@ -78,6 +78,15 @@ async def test_entries_are_written_in_the_order_they_were_noted_and_hold_togethe
     assert found[0].prev == START
 
 
+async def test_an_address_with_a_nul_in_it_keeps_nothing_back(store: Store):
+    async with Audit(store) as audit:
+        await audit.write(act("r", target="/v1/sandboxes/\0", route="/\0"))
+        await audit.write(act("next"))
+        found = await everything(audit)
+    assert [(entry.target, entry.route) for entry in found[:1]] == [("/v1/sandboxes/%00", "/%00")]
+    assert verify(found).count == 2
+
+
 async def test_many_at_once_are_few_transactions(store: Store):
     async with Audit(store) as audit:
         await asyncio.gather(*(audit.write(act(f"r{number}")) for number in range(500)))

@@ -11,7 +11,9 @@ from itertools import count
 from typing import Any
 
 import psycopg
+from psycopg.abc import Buffer
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import StrDumper
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -206,6 +208,13 @@ class _Session:
         self._engine.dispose()
 
 
+class _Sought(StrDumper):
+    """A text with a NUL, which Postgres does not take, is in no row: whoever looks for it finds nothing, as in a file."""
+
+    def dump(self, obj: str) -> "Buffer | None":
+        return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+
+
 class _Reader(_Session):
     def __init__(self, place: Postgres) -> None:
         super().__init__(place, "belljar", "-c default_transaction_read_only=on")
@@ -214,6 +223,7 @@ class _Reader(_Session):
         if self._connection is None:
             # Each statement by itself: one trip, not three.
             self._connection = super().use().execution_options(isolation_level="AUTOCOMMIT")
+            raw(self._connection).adapters.register_dumper(str, _Sought)
         return self._connection
 
     def read(self, question: Question[T]) -> T:
