@@ -37,14 +37,17 @@ if TYPE_CHECKING:
         TooLarge,
         Unauthenticated,
     )
+    from belljar.model.events import Event, EventKind
     from belljar.model.file import Change, ChangeKind, FileInfo, FileKind
     from belljar.model.process import Output, ProcessInfo
     from belljar.model.sandbox import Ended, Network, Status
     from belljar.model.snapshot import PathChange, SnapshotKind
+    from belljar.model.stats import StatsPoint
     from belljar.model.usage import UsageEntry
     from belljar.sdk._async import (
         AsyncAuditLog,
         AsyncContext,
+        AsyncEvents,
         AsyncKey,
         AsyncProcess,
         AsyncSandbox,
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from belljar.sdk._sync import (
         AuditLog,
         Context,
+        Events,
         Key,
         Process,
         Sandbox,
@@ -75,6 +79,7 @@ __all__ = (
     "AlreadyExists",
     "AsyncAuditLog",
     "AsyncContext",
+    "AsyncEvents",
     "AsyncKey",
     "AsyncProcess",
     "AsyncSandbox",
@@ -98,6 +103,9 @@ __all__ = (
     "Ended",
     "EngineFailed",
     "Error",
+    "Event",
+    "EventKind",
+    "Events",
     "Execution",
     "ExecutionError",
     "FileInfo",
@@ -138,6 +146,7 @@ __all__ = (
     "SnapshotInfo",
     "SnapshotKind",
     "Starting",
+    "StatsPoint",
     "Status",
     "Template",
     "TemplateFailed",
@@ -155,6 +164,7 @@ __all__ = (
 _ASYNC = (
     "AsyncAuditLog",
     "AsyncContext",
+    "AsyncEvents",
     "AsyncKey",
     "AsyncProcess",
     "AsyncSandbox",
@@ -168,7 +178,9 @@ _KEPT = ("KeyInfo", "LineageNode", "Quota", "Ready", "SnapshotInfo", "TemplateIn
 _SDK_ERRORS = ("OutputLost", "ProcessFailed", "ProcessTimeout", "ServerUnreachable", "UnsafeEntry")
 _HOMES = {
     "AuditEntry": "belljar.model.audit",
+    "StatsPoint": "belljar.model.stats",
     "UsageEntry": "belljar.model.usage",
+    **dict.fromkeys(("Event", "EventKind"), "belljar.model.events"),
     **dict.fromkeys(("Change", "ChangeKind", "FileInfo", "FileKind"), "belljar.model.file"),
     **dict.fromkeys(("ContextInfo", "ContextState"), "belljar.model.code"),
     **dict.fromkeys(("Output", "ProcessInfo"), "belljar.model.process"),

@@ -14,7 +14,7 @@ from belljar.model.code import CodeEvent, CodeSpec, ContextInfo, ContextSpec, Co
 from belljar.model.code import Status as CodeStatus
 from belljar.model.errors import Conflict, Error, InvalidArgument, NotFound, SandboxGone, SnapshotCorrupt
 from belljar.model.file import Change, ChangeKind, FileInfo, FileKind
-from belljar.model.process import Exit, Output, OutputEvent, ProcessInfo, ProcessSpec, PtySize, Stream
+from belljar.model.process import Exit, Output, OutputEvent, ProcessInfo, ProcessSpec, PtySize, Stream, Tail
 from belljar.model.sandbox import Ended, Limits, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import ChangeKind as PathChangeKind
 from belljar.model.snapshot import PathChange, PathKind, Snapshot, SnapshotKind
@@ -303,6 +303,8 @@ class ScriptedNode:
         self.delete_failure: Error | None = None
         self.forked: dict[str, Error] = {}
         """What becomes of a child instead, by its name."""
+        self.said: dict[str, list[Tail]] = {}
+        """What is kept of those that have ended."""
         self.readings: dict[str, Reading] = {}
         """What the running ones use, and of an ended one its last."""
         self._queues: list[asyncio.Queue[NodeEvent]] = []
@@ -461,6 +463,11 @@ class ScriptedNode:
         if self.known[id].ended is not None:
             raise SandboxGone(f"sandbox {id} is gone")
         return self.inside
+
+    async def last_output(self, id: str) -> list[Tail]:
+        if id not in self.said:
+            raise NotFound(f"what the processes of {id} wrote is not kept any more")
+        return self.said[id]
 
     async def usage(self, id: str) -> SandboxUsage:
         return SandboxUsage(1, 2, 3.5, 1.0, 4, 5)

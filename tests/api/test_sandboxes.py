@@ -5,8 +5,10 @@ import asyncio
 import pytest
 from tests.api.conftest import Front
 
-from belljar.model.errors import DiskFull, ImageNotFound, NoCapacity
+from belljar.model.errors import DiskFull, EngineFailed, ImageNotFound, NoCapacity
+from belljar.model.process import ProcessInfo, Tail
 from belljar.model.sandbox import Status
+from belljar.model.usage import Counters, Reading
 
 
 async def test_a_sandbox_is_made_with_everything_that_was_asked_for(front: Front):
@@ -345,8 +347,61 @@ async def test_stats_and_logs_are_told(front: Front):
     stats = (await front.http.get(f"/v1/sandboxes/{made['id']}/stats")).json()
     assert stats == {"memory": 1, "memory_limit": 2, "cpu_seconds": 3.5, "cpus": 1.0, "processes": 4, "disk": 5}
     logs = (await front.http.get(f"/v1/sandboxes/{made['id']}/logs")).json()
-    assert [event["status"] for event in logs["events"]] == ["running"]
+    assert [event["kind"] for event in logs["events"]] == ["sandbox.created", "sandbox.started"]
     assert logs["processes"][0]["attached"] is False
+
+
+async def test_the_history_of_stats_is_told(front: Front):
+    made = await front.sandbox()
+    at = f"/v1/sandboxes/{made['id']}/stats/history"
+    said = (await front.http.get(at)).json()
+    assert said == {"every": 10.0, "items": []}
+    history = front.product.history
+    history._turn()
+    for number in range(3):
+        seen = Reading(100.0 + 10 * number, Counters(1_500_000, 2, 3), 4, 5, 6)
+        front.node.readings[str(made["id"])] = seen
+        await history.look([str(made["id"])])
+    items = (await front.http.get(at)).json()["items"]
+    assert items[0] == {
+        "at": 100.0,
+        "cpu_seconds": 1.5,
+        "memory": 4,
+        "disk": 5,
+        "received_bytes": 2,
+        "sent_bytes": 3,
+        "processes": 6,
+    }
+    assert [item["at"] for item in items] == [100.0, 110.0, 120.0]
+    assert len((await front.http.get(at, params={"since": 110})).json()["items"]) == 2
+    for query in ("since=-1", "since=nan", "since=x", "x=1"):
+        assert (await front.http.get(f"{at}?{query}")).status_code == 400
+    await front.http.delete(f"/v1/sandboxes/{made['id']}")
+    assert (await front.http.get(at)).json()["error"]["code"] == "sandbox_gone"
+
+
+async def test_the_last_words_of_an_ended_one_stay_and_then_are_gone(front: Front):
+    made = await front.sandbox()
+    at = f"/v1/sandboxes/{made['id']}/logs"
+    process = ProcessInfo(7, 42, ("sh",), "root", 1.0, returncode=3)
+    front.node.said[str(made["id"])] = [Tail(process, False, b"out" * 1000 + b"\xff", b"")]
+    await front.http.delete(f"/v1/sandboxes/{made['id']}")
+    logs = (await front.http.get(at, params={"limit": 4})).json()
+    assert [event["kind"] for event in logs["events"]][-1] == "sandbox.ended"
+    assert (logs["processes"][0]["stdout"], logs["processes"][0]["process"]["returncode"]) == ("out�", 3)
+    front.node.said.clear()
+    gone = await front.http.get(at)
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
+    assert "not kept any more" in gone.json()["error"]["message"]
+
+
+async def test_one_that_never_ran_has_no_last_words(front: Front):
+    front.node.failure = EngineFailed("no")
+    await front.http.post("/v1/sandboxes", json={"name": "never"})
+    (item,) = (await front.http.get("/v1/sandboxes", params={"status": "all"})).json()["items"]
+    logs = (await front.http.get(f"/v1/sandboxes/{item['id']}/logs")).json()
+    assert [event["kind"] for event in logs["events"]] == ["sandbox.created", "sandbox.failed"]
+    assert logs["processes"] == []
 
 
 async def test_events_that_were_missed_are_made_good(front: Front):

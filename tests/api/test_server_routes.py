@@ -4,13 +4,17 @@ import asyncio
 import contextlib
 import json
 import os
+from pathlib import Path
 
 import httpx2
 import pytest
-from tests.api.conftest import Front
+from tests.api.conftest import Front, unix_client
 
-from belljar.front.native.app import native_routes
+from belljar.front.native.app import native_app, native_routes
+from belljar.front.native.metrics import Metrics
 from belljar.model.errors import LimitExceeded
+from belljar.model.key import Scope
+from belljar.server.listen import serving, unix_socket
 
 
 async def test_health_says_who_answers(front: Front):
@@ -114,7 +118,7 @@ async def test_junk_instead_of_http_harms_nobody(front: Front):
 def test_the_description_covers_every_route_with_our_form_of_errors():
     said = native_routes().openapi()
     routes = [(method, path, route) for path, methods in said["paths"].items() for method, route in methods.items()]
-    assert len(routes) == 77
+    assert len(routes) == 81
     for method, path, route in routes:
         assert route["summary"], (method, path)
         assert "422" not in route["responses"]
@@ -174,3 +178,37 @@ async def test_a_long_answer_is_not_cut_by_the_deadline_of_its_head(front: Front
     await asyncio.sleep(0.5)
     front.node.inside.hold.set()
     assert (await asking).json()["returncode"] == 0
+
+
+class Opened:
+    """A listener that can be opened, once."""
+
+    key_file = "/state/key"
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    async def open(self) -> tuple[str, bool]:
+        self.opened += 1
+        return "http://127.0.0.1:8585", self.opened == 1
+
+
+async def test_only_who_is_at_the_unix_socket_has_the_server_listen(front: Front):
+    answer = await front.http.post("/v1/listener", json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_supported"), "this one has no listener"
+    assert (await front.http.post("/v1/listener", json={"host": "0.0.0.0"})).status_code == 400
+    _, key = await front.product.keys.make("test", scope=Scope.ADMIN)
+    async with httpx2.AsyncClient(base_url=front.tcp, headers={"Authorization": f"Bearer {key}"}) as http:
+        answer = await http.post("/v1/listener", json={})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied")
+
+
+async def test_a_listener_is_opened_once_and_its_place_told_again(front: Front, tmp_path: Path):
+    door = Opened()
+    async with Metrics(front.product) as metrics:
+        app = native_app(front.product, lambda: None, metrics, door)
+        with unix_socket(tmp_path / "s") as socket:
+            async with serving(app, [socket], listener="unix"), unix_client(tmp_path / "s") as http:
+                said = [(await http.post("/v1/listener", json={})).json() for _ in range(2)]
+    assert [one["opened"] for one in said] == [True, False]
+    assert {(one["url"], one["key_file"]) for one in said} == {("http://127.0.0.1:8585", "/state/key")}

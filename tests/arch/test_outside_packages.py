@@ -33,6 +33,7 @@ ONLY_IN = {
     "starlette": ("front", "server", "edge", "dashboard"),
     "uvicorn": ("server",),
     "httpx2": ("sdk", "cli", "front"),
+    "opentelemetry": ("server",),
     "typer": ("cli",),
     "mcp": ("integrations/mcp",),
     "mcp_types": ("integrations/mcp",),

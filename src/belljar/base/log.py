@@ -4,6 +4,9 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict
+
+from belljar.base.telemetry import trace_id
 
 __all__ = ("Logger", "get_logger", "set_up_logging")
 
@@ -16,6 +19,7 @@ def set_up_logging(level: str = "info", *, json: bool | None = None) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _with_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -25,6 +29,13 @@ def set_up_logging(level: str = "info", *, json: bool | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _with_trace(logger: object, method: str, event: EventDict) -> EventDict:
+    """A line that is written while a span is open names its trace."""
+    if (trace := trace_id()) is not None:
+        event["trace_id"] = trace
+    return event
 
 
 def get_logger(room: str) -> Logger:

@@ -14,6 +14,8 @@ from belljar.cli import (
     audit,
     backup,
     doctor,
+    env,
+    events,
     key,
     mcp,
     run,
@@ -69,6 +71,8 @@ mcp.add_to(app)
 setup.add_to(app)
 doctor.add_to(app)
 usage.add_to(app)
+events.add_to(app)
+env.add_to(app)
 app.add_typer(sandbox.app, name="sandbox", cls=_Group)
 app.add_typer(snapshot.app, name="snapshot", cls=_Group)
 app.add_typer(template.app, name="template", cls=_Group)

@@ -7,9 +7,10 @@ import typer
 
 import belljar
 from belljar.base.units import format_size
-from belljar.cli import branching, copying, execute, options, parse, shell
+from belljar.cli import branching, copying, execute, options, parse, shell, stats
 from belljar.cli.choose import origin, sandbox_named
 from belljar.cli.console import UsageProblem, ago, confirm, plain, print_data, print_json, say, table, until
+from belljar.model.events import event_json
 from belljar.model.sandbox import DEFAULT_IMAGE
 
 __all__ = ("app",)
@@ -116,10 +117,8 @@ def _show(ref: options.SandboxName, as_json: options.Json = False) -> None:
     if info.ended is not None and info.ended.message:
         facts.append(("because", info.ended.message))
     if not info.status.is_end:
-        stats = sandbox.stats()
-        facts.append(
-            ("uses", f"{format_size(stats.memory)}, {stats.cpu_seconds:.1f} s of CPU, {stats.processes} processes")
-        )
+        now = sandbox.stats()
+        facts.append(("uses", f"{format_size(now.memory)}, {now.cpu_seconds:.1f} s of CPU, {now.processes} processes"))
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         if value:
@@ -178,12 +177,11 @@ def _logs(
     """Show a sandbox's events and the last output of its newest processes."""
     logs = sandbox_named(ref).logs(limit)
     if as_json:
-        print_json(
-            {"events": [dict(event) for event in logs.events], "processes": [dict(one) for one in logs.processes]}
-        )
+        told = [event_json(event) for event in logs.events]
+        print_json({"events": told, "processes": [dict(one) for one in logs.processes]})
         return
     for event in logs.events:
-        words = (ago(event.get("at")), *(str(event.get(key) or "") for key in ("status", "reason", "message")))
+        words = (ago(event.at), event.kind, event.reason, event.message)
         print_data(plain("  ".join(word for word in words if word)))
     for one in logs.processes:
         process = one["process"]
@@ -229,3 +227,4 @@ execute.add_to(app)
 shell.add_to(app)
 copying.add_to(app)
 branching.add_to(app)
+stats.add_to(app)

@@ -9,6 +9,7 @@ from belljar.base.clock import Clock, SystemClock
 from belljar.base.ids import is_id, new_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
+from belljar.base.telemetry import span
 from belljar.control.changes import KEEP, Keep
 from belljar.control.origins import Origins
 from belljar.control.sandboxes import PREFIX, Sandboxes, gone
@@ -80,7 +81,9 @@ class Branches:
         record = await self._origins.snapshot(workspace, snapshot)
         if record.snapshot.kind is SnapshotKind.DIRECTORY:
             raise InvalidArgument(f"snapshot {record.id} holds a directory, no sandbox", hint="mount it")
-        return await asyncio.shield(self._tasks.start(self._rollback(sandbox.id, record.id), name="rollback"))
+        return await asyncio.shield(
+            self._tasks.start(self._rollback(workspace, sandbox.id, record.id), name="rollback")
+        )
 
     async def mount(self, workspace: str, ref: str, snapshot: str, path: str) -> None:
         """Raises as NodeApi.mount does, InvalidArgument (another kind of snapshot, or a path of the system's)."""
@@ -109,7 +112,14 @@ class Branches:
     ) -> Sequence[Sandbox | Error]:
         if fork.ids and (there := await self._there(workspace, ref, ids)):
             return there
-        parent = await self._sandboxes.running(workspace, ref)
+        with span("sandbox.fork", {"belljar.count": len(ids)}) as traced:
+            parent = await self._sandboxes.running(workspace, ref)
+            traced.set("belljar.sandbox", parent.id)
+            return await self._children(workspace, parent, ids, fork, key)
+
+    async def _children(
+        self, workspace: str, parent: Sandbox, ids: Sequence[str], fork: Fork, key: str | None
+    ) -> Sequence[Sandbox | Error]:
         specs = dict(zip(ids, _specs(parent, fork), strict=True))
         now = self._clock.now()
         planned = [  # brothers keep their order, by their age
@@ -118,8 +128,8 @@ class Branches:
         ]
         return await self._sandboxes.make_all(workspace, key, planned, lambda: self._node.fork(parent.id, specs))
 
-    async def _rollback(self, sandbox: str, snapshot: str) -> Sandbox:
-        return await self._sandboxes.follow(await self._node.rollback(sandbox, snapshot))
+    async def _rollback(self, workspace: str, sandbox: str, snapshot: str) -> Sandbox:
+        return await self._sandboxes.rolled_back(workspace, await self._node.rollback(sandbox, snapshot), snapshot)
 
     async def _there(self, workspace: str, ref: str, ids: Sequence[str]) -> Sequence[Sandbox | Error]:
         """What an earlier call with these ids made; empty when there was none."""

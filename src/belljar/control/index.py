@@ -23,7 +23,9 @@ class Entry:
 class Index:
     """Every live sandbox, and the newest that ended. What has ended never lives again."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[str, Sandbox, Sandbox], None] | None = None) -> None:
+        """`changed` hears of every look at one that may have changed something: its workspace, and what it was and is."""
+        self._changed = changed
         self._live: dict[str, Entry] = {}
         self._order: defaultdict[str, list[str]] = defaultdict(list)
         """By workspace: the ids of its live ones, the oldest first."""
@@ -57,6 +59,8 @@ class Index:
             self._end(replace(entry, sandbox=now))
         else:
             self._live[sandbox.id] = replace(entry, sandbox=now)
+        if self._changed is not None:
+            self._changed(entry.workspace, entry.sandbox, now)
         return now
 
     def relabel(self, id: str, labels: dict[str, str]) -> None:

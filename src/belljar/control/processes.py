@@ -1,19 +1,16 @@
 """What the server itself must know of processes: which outputs are being read through it."""
 
-import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import dataclass
 
-from belljar.model.errors import Conflict, Error
-from belljar.model.process import Exit, Output, ProcessInfo, Stream
-from belljar.node.api import GuestApi
+from belljar.model.errors import Conflict
+from belljar.model.process import Tail
+from belljar.node.api import GuestApi, tail_of
 
-__all__ = ("Readers", "Tail", "tail_of", "tails")
+__all__ = ("Readers", "tails")
 
 _NEWEST = 10
-_SECONDS = 2.0
 
 
 class Readers:
@@ -36,16 +33,6 @@ class Readers:
         return (sandbox, process) in self._counts
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """The end of what a process wrote. `attached`: somebody reads it, so it was left alone."""
-
-    process: ProcessInfo
-    attached: bool
-    stdout: bytes = b""
-    stderr: bytes = b""
-
-
 async def tails(guest: GuestApi, sandbox: str, readers: Readers, *, limit: int) -> list[Tail]:
     """At most `limit` bytes of each stream of the newest processes, oldest process first."""
     newest = sorted(await guest.processes(), key=lambda process: process.id)[-_NEWEST:]
@@ -55,45 +42,7 @@ async def tails(guest: GuestApi, sandbox: str, readers: Readers, *, limit: int) 
             found.append(Tail(process, attached=True))
         else:
             try:
-                output = await _tail(guest, process, limit)
+                found.append(Tail(process, False, *await tail_of(guest, process, limit)))
             except Conflict:  # the kernel of a context, whose output is the node's to read
                 found.append(Tail(process, attached=True))
-                continue
-            found.append(Tail(process, False, bytes(output[Stream.STDOUT]), bytes(output[Stream.STDERR])))
     return found
-
-
-async def tail_of(guest: GuestApi, process: ProcessInfo, limit: int) -> tuple[bytes, bytes]:
-    """At most `limit` bytes of each stream of one that nobody else reads."""
-    output = await _tail(guest, process, limit)
-    return bytes(output[Stream.STDOUT]), bytes(output[Stream.STDERR])
-
-
-async def _tail(guest: GuestApi, process: ProcessInfo, limit: int) -> dict[Stream, bytearray]:
-    states = {Stream.STDOUT: process.stdout, Stream.STDERR: process.stderr}
-    wanted = {
-        stream: max(state.start, state.end - limit) for stream, state in states.items() if state.end > state.start
-    }
-    got = {stream: bytearray() for stream in Stream}
-    missing = {stream: states[stream].end for stream in wanted}
-    if not wanted:
-        return got
-    events = guest.output(process.id, wanted)
-    try:
-        async with asyncio.timeout(_SECONDS):
-            async for event in events:
-                match event:
-                    case Output(stream, offset, data):
-                        got[stream] += data
-                        if offset + len(data) >= states[stream].end:
-                            missing.pop(stream, None)
-                    case Exit():
-                        break
-                if not missing:
-                    break
-    except (TimeoutError, Error):
-        pass  # what came so far is a tail too
-    finally:
-        if (close := getattr(events, "aclose", None)) is not None:
-            await close()
-    return {stream: data[-limit:] for stream, data in got.items()}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from belljar.control.audit import Audit
 from belljar.control.backup import Backups
 from belljar.control.branches import Branches
+from belljar.control.events import Events
+from belljar.control.history import History
 from belljar.control.keys import Keys
 from belljar.control.lineage import Lineage
 from belljar.control.processes import Readers
@@ -34,3 +36,5 @@ class Product:
     audit: Audit
     usage: Usage
     backups: Backups
+    events: Events
+    history: History

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from belljar.base.log import get_logger
-from belljar.control.processes import tail_of
 from belljar.model.errors import DeadlineExceeded, Error, NotFound, NotSupported, TemplateFailed
 from belljar.model.process import ProcessInfo, ProcessSpec
 from belljar.model.template import Ready, TemplateSpec
-from belljar.node.api import GuestApi
+from belljar.node.api import GuestApi, tail_of
 
 __all__ = ("LAST_WORDS", "make_ready")
 

@@ -2,25 +2,24 @@
 
 import asyncio
 import contextlib
-from collections import OrderedDict, deque
 from dataclasses import replace
 from typing import Self
 
 from belljar.base.clock import Clock, SystemClock, boot_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
+from belljar.control.eventlog import EventLog
 from belljar.control.index import Index
 from belljar.control.store.sandboxes import Record, SandboxStore
 from belljar.control.store.tables import DEFAULT_WORKSPACE
 from belljar.model.errors import AlreadyExists, Error
+from belljar.model.events import EventKind
 from belljar.model.sandbox import Ended, Sandbox, Status
 from belljar.node.api import NodeApi, NodeEvent
 
 __all__ = ("Reconciler",)
 
 _log = get_logger("control.reconcile")
-_EVENTS_KEPT = 64
-_STORIES_KEPT = 1024
 _AGAIN_SECONDS = 1.0
 
 
@@ -28,15 +27,22 @@ class Reconciler:
     """Own it as an async context manager: entering brings the store in line with the node, then a task follows."""
 
     def __init__(
-        self, node: NodeApi, store: SandboxStore, index: Index, *, clock: Clock | None = None, boot: str | None = None
+        self,
+        node: NodeApi,
+        store: SandboxStore,
+        index: Index,
+        events: EventLog,
+        *,
+        clock: Clock | None = None,
+        boot: str | None = None,
     ) -> None:
         self._node = node
         self._store = store
         self._index = index
+        self._events = events
         self._clock = clock or SystemClock()
         self._boot = boot or boot_id()
         self._tasks = TaskSet(lambda name, error: _log.error("a task failed", task=name, exc_info=error))
-        self._stories: OrderedDict[str, deque[NodeEvent]] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         self._tasks.start(self._follow_events(), name="node events")
@@ -50,10 +56,6 @@ class Reconciler:
 
     async def __aexit__(self, *_: object) -> None:
         await self._tasks.close()
-
-    def story(self, id: str) -> list[NodeEvent]:
-        """The newest events of a sandbox, oldest first; none from before this server started."""
-        return list(self._stories.get(id, ()))
 
     async def sync(self) -> None:
         """Compares everything: what the node knows is written down, what it no longer knows is lost."""
@@ -106,6 +108,12 @@ class Reconciler:
                 await self._node.terminate(sandbox.id)
             return
         _log.warning("the node runs a sandbox that the store does not know: taking it in", sandbox=sandbox.id)
+        of = {
+            "sandbox": sandbox.id,
+            "parent": sandbox.parent,
+            "message": "the node runs it, and the store did not know it",
+        }
+        self._events.note(DEFAULT_WORKSPACE, EventKind.SANDBOX_CREATED, at=sandbox.created, **of)
         try:
             await self._store.insert(Record(DEFAULT_WORKSPACE, sandbox, self._boot))
         except AlreadyExists:
@@ -121,7 +129,6 @@ class Reconciler:
                     if expected is not None and event.number != expected:
                         await self.sync()
                     expected = event.number + 1
-                    self._remember(event)
                     if (entry := self._index.entry(event.sandbox)) is not None:
                         await self._take(_applied(entry.sandbox, event))
             except Exception:  # noqa: BLE001 (the task's boundary)
@@ -129,13 +136,6 @@ class Reconciler:
             await asyncio.sleep(_AGAIN_SECONDS)
             with contextlib.suppress(Error):
                 await self.sync()
-
-    def _remember(self, event: NodeEvent) -> None:
-        story = self._stories.setdefault(event.sandbox, deque(maxlen=_EVENTS_KEPT))
-        story.append(event)
-        self._stories.move_to_end(event.sandbox)
-        while len(self._stories) > _STORIES_KEPT:
-            self._stories.popitem(last=False)
 
 
 def _applied(sandbox: Sandbox, event: NodeEvent) -> Sandbox:

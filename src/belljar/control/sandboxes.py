@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Self
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from belljar.base.clock import Clock, SystemClock, boot_id
 from belljar.base.ids import is_id, new_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
+from belljar.base.telemetry import span
 from belljar.control.changes import Changes, Keep
+from belljar.control.eventlog import EventLog
 from belljar.control.index import Index
 from belljar.control.origins import Origins, Wanted
 from belljar.control.quotas import Quotas
@@ -28,6 +30,8 @@ from belljar.model.errors import (
     SandboxGone,
     Starting,
 )
+from belljar.model.events import EventKind
+from belljar.model.process import Tail
 from belljar.model.sandbox import Ended, Sandbox, SandboxSpec, Status
 from belljar.node.api import GuestApi, NodeApi, NodeInfo, SandboxUsage
 
@@ -55,6 +59,7 @@ class Sandboxes:
         index: Index,
         origins: Origins,
         quotas: Quotas,
+        events: EventLog,
         *,
         clock: Clock | None = None,
         boot: str | None = None,
@@ -64,6 +69,7 @@ class Sandboxes:
         self._index = index
         self._origins = origins
         self._quotas = quotas
+        self._events = events
         self._clock = clock or SystemClock()
         self._boot = boot or boot_id()
         self._creating: dict[tuple[str, str], _Creating] = {}
@@ -114,16 +120,18 @@ class Sandboxes:
     async def _create(
         self, workspace: str, wanted: Wanted | SandboxSpec, repeat: Repeat | None, id: str | None, key: str | None
     ) -> Sandbox:
-        if repeat is not None and (earlier := await self._repeated(workspace, repeat)) is not None:
-            return earlier
-        spec = await self._origins.resolve(workspace, wanted) if isinstance(wanted, Wanted) else wanted
-        made = Sandbox(id or new_id(PREFIX), spec, Status.CREATING, self._clock.now())
-        (result,) = await self._made(
-            workspace, key, [made], repeat, lambda: self._one(made.id, self._node.create(made.id, spec))
-        )
-        if isinstance(result, Error):
-            raise result
-        return result
+        with span("sandbox.create") as traced:
+            if repeat is not None and (earlier := await self._repeated(workspace, repeat)) is not None:
+                return earlier
+            spec = await self._origins.resolve(workspace, wanted) if isinstance(wanted, Wanted) else wanted
+            made = Sandbox(id or new_id(PREFIX), spec, Status.CREATING, self._clock.now())
+            traced.set("belljar.sandbox", made.id)
+            (result,) = await self._made(
+                workspace, key, [made], repeat, lambda: self._one(made.id, self._node.create(made.id, spec))
+            )
+            if isinstance(result, Error):
+                raise result
+            return result
 
     async def _one(self, id: str, work: Awaitable[Sandbox]) -> dict[str, Sandbox | Error]:
         return {id: await work}
@@ -162,6 +170,8 @@ class Sandboxes:
         for one in planned:
             self._index.add(workspace, one, key)
             self._making.add(one.id)
+            of = _named(one) | {"snapshot": one.spec.snapshot, "parent": one.parent}
+            self._events.note(workspace, EventKind.SANDBOX_CREATED, at=one.created, **of)
         try:
             if len(planned) == 1:
                 await self._store.insert(Record(workspace, planned[0], self._boot, key), repeat)
@@ -249,7 +259,8 @@ class Sandboxes:
             return known
         while True:
             try:
-                return await self._follow(await self._node.terminate(known.id, reason=reason))
+                with span("sandbox.terminate", {"belljar.sandbox": known.id}):
+                    return await self._follow(await self._node.terminate(known.id, reason=reason))
             except NotFound:
                 now = await self.get(workspace, known.id)
                 if now.ended is not None:
@@ -279,11 +290,16 @@ class Sandboxes:
     async def _update(self, workspace: str, known: Sandbox, changes: Changes) -> Sandbox:
         await self._set_limits(known.id, changes)  # first: nothing else can be refused
         if not isinstance(changes.lifetime, Keep):
-            await self._follow(await self._node.set_lifetime(known.id, changes.lifetime), durable=True)
+            now = await self._node.set_lifetime(known.id, changes.lifetime)
+            self._events.note(workspace, EventKind.SANDBOX_UPDATED, message="lifetime", **_named(known))
+            await self._follow(now, durable=True)
         if not isinstance(changes.idle, Keep):
-            await self._follow(await self._node.set_idle(known.id, changes.idle), durable=True)
+            now = await self._node.set_idle(known.id, changes.idle)
+            self._events.note(workspace, EventKind.SANDBOX_UPDATED, message="idle", **_named(known))
+            await self._follow(now, durable=True)
         if changes.labels is not None:
-            await self._store.set_labels(known.id, changes.labels)
+            with self._events.told(workspace, EventKind.SANDBOX_UPDATED, message="labels", **_named(known)) as told:
+                await self._store.set_labels(known.id, changes.labels, *told)
             self._index.relabel(known.id, dict(changes.labels))
         return await self.get(workspace, known.id)
 
@@ -305,6 +321,8 @@ class Sandboxes:
                 with contextlib.suppress(Error):  # it may have ended, or the answer alone was lost
                     await self._follow(await self._node.get(id), durable=True)
                 raise
+            of = _named(entry.sandbox)
+            self._events.note(entry.workspace, EventKind.SANDBOX_UPDATED, message="limits", **of)
             await self._follow(changed, durable=True)
 
     def counts(self) -> dict[tuple[str, str], int]:
@@ -317,6 +335,10 @@ class Sandboxes:
 
     async def usage(self, workspace: str, ref: str) -> SandboxUsage:
         return await self._node.usage((await self.running(workspace, ref)).id)
+
+    async def last_words(self, sandbox: Sandbox) -> Sequence[Tail]:
+        """What the processes of one that has ended wrote last. Raises NotFound when it is not kept any more."""
+        return await self._node.last_output(sandbox.id) if sandbox.started is not None else ()
 
     async def guest(self, workspace: str, ref: str) -> GuestApi:
         """The inside of a running one. Asks the store only about what is not live.
@@ -343,8 +365,9 @@ class Sandboxes:
             raise gone(known)
         return known
 
-    async def follow(self, sandbox: Sandbox) -> Sandbox:
-        """What the node said of it in answer to a verb of another module."""
+    async def rolled_back(self, workspace: str, sandbox: Sandbox, snapshot: str) -> Sandbox:
+        """What the node said of it after a rollback."""
+        self._events.note(workspace, EventKind.SANDBOX_ROLLED_BACK, snapshot=snapshot, **_named(sandbox))
         return await self._follow(sandbox)
 
     async def _follow(self, sandbox: Sandbox, *, durable: bool = False) -> Sandbox:
@@ -358,6 +381,10 @@ class Sandboxes:
             return now
         entry = self._index.entry(sandbox.id)
         return entry.sandbox if entry else sandbox
+
+
+def _named(sandbox: Sandbox) -> dict[str, Any]:
+    return {"sandbox": sandbox.id, "name": sandbox.spec.name}
 
 
 def _check_running(sandbox: Sandbox) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,7 +10,9 @@ from belljar.base.clock import Clock, SystemClock
 from belljar.base.ids import is_id, new_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
+from belljar.base.telemetry import span
 from belljar.control.changes import KEEP, Keep
+from belljar.control.eventlog import EventLog
 from belljar.control.origins import Origins
 from belljar.control.pages import Pages
 from belljar.control.sandboxes import MAX_PAGE, Sandboxes
@@ -22,9 +24,11 @@ from belljar.control.store.snapshots import (
     SnapshotStore,
     Source,
     State,
+    ended,
 )
 from belljar.control.store.tables import DEFAULT_WORKSPACE
 from belljar.model.errors import AlreadyExists, Conflict, Error, InvalidArgument, LimitExceeded, NotSupported
+from belljar.model.events import EventKind
 from belljar.model.sandbox import Sandbox, check_labels, check_name
 from belljar.model.snapshot import CHANGES_PAGE, PREFIX, PathChange, Snapshot, SnapshotKind, SnapshotSpec
 from belljar.node.api import NodeApi
@@ -35,6 +39,8 @@ MAX_SNAPSHOTS = 10_000
 _SIZES_SECONDS = 5.0
 _LOOK_SECONDS = 60.0
 _AGAIN_SECONDS = 5.0
+_ENDS = {"failed": EventKind.SNAPSHOT_FAILED, "lost": EventKind.SNAPSHOT_LOST}
+"""Of any other reason: it was deleted."""
 _WORDS = ("import",)
 """Of addresses below those of snapshots."""
 _log = get_logger("control.snapshots")
@@ -47,6 +53,11 @@ class SnapshotChanges:
     name: str | Keep | None = KEEP
     labels: Mapping[str, str] | None = None
     ttl: float | Keep | None = KEEP
+
+    def said(self) -> list[str]:
+        """What it changes."""
+        changed = {"name": self.name is not KEEP, "labels": self.labels is not None, "ttl": self.ttl is not KEEP}
+        return [name for name, is_said in changed.items() if is_said]
 
 
 class Snapshots:
@@ -62,6 +73,7 @@ class Snapshots:
         store: SnapshotStore,
         sandboxes: Sandboxes,
         origins: Origins,
+        events: EventLog,
         *,
         limit: int = MAX_SNAPSHOTS,
         clock: Clock | None = None,
@@ -70,6 +82,7 @@ class Snapshots:
         self._store = store
         self._sandboxes = sandboxes
         self._origins = origins
+        self._events = events
         self._limit = limit
         self._clock = clock or SystemClock()
         self._making: dict[str, tuple[tuple[object, ...], asyncio.Task[SnapshotRecord]]] = {}
@@ -191,7 +204,9 @@ class Snapshots:
                 self._not_of_a_template(record, "expire")
             expires = None if changes.ttl is None else self._clock.now() + changes.ttl
         labels = record.labels if changes.labels is None else changes.labels
-        await self._store.change(record.id, name=name, labels=labels, expires=expires)
+        said = {"message": ", ".join(changes.said()), "name": name}
+        with self._events.told(workspace, EventKind.SNAPSHOT_UPDATED, **_of(record) | said) as told:
+            await self._store.change(record.id, *told, name=name, labels=labels, expires=expires)
         self._wake.set()
         return await self.get(workspace, record.id)
 
@@ -209,7 +224,7 @@ class Snapshots:
                 return
         record = await self._origins.snapshot(workspace, ref)
         self._not_of_a_template(record, "be deleted")
-        await self.remove([record.id], "deleted")
+        await self._remove(record, "deleted")
 
     async def changes(
         self, workspace: str, ref: str, *, cursor: str | None = None, limit: int = CHANGES_PAGE
@@ -268,10 +283,18 @@ class Snapshots:
         record = SnapshotRecord(workspace, planned, asked.name, asked.labels, expires, state=State.MAKING)
         return await self._make(record, lambda: self._node.import_snapshot(id, chunks), ())
 
-    async def remove(self, ids: Sequence[str], reason: str, *also: Change) -> None:
-        """Ends the rows, with `also` in the same step, then has the node delete them."""
-        await self._store.end(ids, Gone(reason, self._clock.now()), *also)
-        await self.discard(ids)
+    @contextlib.contextmanager
+    def ending(self, record: SnapshotRecord, reason: str) -> Generator[Sequence[Change]]:
+        """The end of its row and the event that tells of it, which the caller writes; then the node is to `discard` it."""
+        kind = _ENDS.get(reason, EventKind.SNAPSHOT_DELETED)
+        with self._events.told(record.workspace, kind, **_of(record), reason=reason) as told:
+            yield [ended(record.id, Gone(reason, self._clock.now())), *told]
+
+    async def _remove(self, record: SnapshotRecord, reason: str) -> None:
+        """Ends the row, then has the node delete it."""
+        with self.ending(record, reason) as changes:
+            await self._store.write(*changes)
+        await self.discard([record.id])
 
     async def discard(self, ids: Sequence[str]) -> None:
         """Has the node delete what has ended; what it cannot delete now it is asked for again."""
@@ -305,20 +328,25 @@ class Snapshots:
             )
         await self._store.insert(record)
         try:
-            await self._store.ready(await ask(), *also)
+            with span("snapshot.create", {"belljar.snapshot": record.id, "belljar.kind": record.snapshot.kind.value}):
+                await self._ready(record, await ask(), also)
         except BaseException:
-            await asyncio.shield(self._tasks.start(self._failed(record.id), name="a snapshot that failed"))
+            await asyncio.shield(self._tasks.start(self._failed(record), name="a snapshot that failed"))
             raise
         self._wake.set()
         made = await self._store.get(record.id)
         assert made is not None
         return made
 
-    async def _failed(self, id: str) -> None:
+    async def _ready(self, record: SnapshotRecord, made: Snapshot, also: Sequence[Change] = ()) -> None:
+        with self._events.told(record.workspace, EventKind.SNAPSHOT_CREATED, **_of(record)) as told:
+            await self._store.ready(made, *told, *also)
+
+    async def _failed(self, record: SnapshotRecord) -> None:
         try:
-            await self.remove([id], "failed")
+            await self._remove(record, "failed")
         except Error:  # the next start of the server finds the row, which still says that it was never acknowledged
-            _log.exception("a snapshot that failed could not be written down", snapshot=id)
+            _log.exception("a snapshot that failed could not be written down", snapshot=record.id)
 
     async def _there(self, workspace: str, id: str) -> SnapshotRecord | None:
         """One that an earlier call with this id made."""
@@ -335,7 +363,7 @@ class Snapshots:
         if holder is None or holder.gone is not None:
             return
         if holder.expires is not None and holder.expires <= self._clock.now() and holder.state is State.READY:
-            await self.remove([holder.id], "expired")
+            await self._remove(holder, "expired")
             return
         raise AlreadyExists(f"a snapshot has the name {name}: {holder.id}")
 
@@ -367,24 +395,31 @@ class Snapshots:
 
     async def _sync(self) -> None:
         there = {snapshot.id: snapshot for snapshot in await self._node.snapshots()}
-        now = self._clock.now()
         known = await self._store.states()
         for id, (state, has_ended, template) in known.items():
             snapshot = there.get(id)
             if has_ended:
                 if snapshot is not None:
                     await self.discard([id])
-            elif state is State.MAKING and snapshot is not None and not template:
-                await self._store.ready(snapshot)  # whoever asked for it asks again, with the same id
-            elif state is State.MAKING:
-                await self.remove([id], "failed")
-            elif snapshot is None:
-                _log.error("a snapshot is lost: the node does not have it", snapshot=id)
-                await self._store.end([id], Gone("lost", now))
+            elif state is State.MAKING or snapshot is None:
+                record = await self._store.get(id)
+                assert record is not None
+                await self._settle(record, snapshot, template=template)
         for id in there.keys() - known.keys():
             # Each that was ever asked for has a row, so this one comes from another store than ours: it may be all that is left.
             _log.warning("the node has a snapshot that the store does not know: taking it in", snapshot=id)
             await self._store.insert(SnapshotRecord(DEFAULT_WORKSPACE, there[id], state=State.READY))
+
+    async def _settle(self, record: SnapshotRecord, snapshot: Snapshot | None, *, template: bool) -> None:
+        """One that was not acknowledged, or that the node does not have."""
+        if record.state is State.MAKING and snapshot is not None and not template:
+            await self._ready(record, snapshot)  # whoever asked for it asks again, with the same id
+        elif record.state is State.MAKING:
+            await self._remove(record, "failed")
+        else:
+            _log.error("a snapshot is lost: the node does not have it", snapshot=record.id)
+            with self.ending(record, "lost") as changes:
+                await self._store.write(*changes)
 
     async def _expire(self) -> None:
         while True:
@@ -393,8 +428,8 @@ class Snapshots:
             try:
                 now = self._clock.now()
                 over = await self._store.expired(now)
-                if over:
-                    await self.remove([record.id for record in over], "expired")
+                for record in over:
+                    await self._remove(record, "expired")
                 await self.discard(list(self._undeleted))
                 following = await self._store.next_expiry()
                 wait = _LOOK_SECONDS if following is None else min(max(following - now, 0.0), _LOOK_SECONDS)
@@ -403,6 +438,11 @@ class Snapshots:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
+
+
+def _of(record: SnapshotRecord) -> dict[str, Any]:
+    """As an event names it. One that was imported was taken of no sandbox that is known here."""
+    return {"snapshot": record.id, "sandbox": record.snapshot.sandbox or None, "name": record.name}
 
 
 def _checked(id: str) -> str:

@@ -10,14 +10,15 @@ from belljar.base.clock import Clock, SystemClock
 from belljar.base.ids import new_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
+from belljar.control.eventlog import EventLog
 from belljar.control.origins import Origins, Wanted
 from belljar.control.ready import make_ready
 from belljar.control.sandboxes import PREFIX as SANDBOX
 from belljar.control.sandboxes import Sandboxes
 from belljar.control.snapshots import Snapshots
-from belljar.control.store.snapshots import Gone, ended
 from belljar.control.store.templates import TemplateRecord, TemplateStore
 from belljar.model.errors import AlreadyExists, Cancelled, Conflict, Error, NotFound
+from belljar.model.events import EventKind
 from belljar.model.sandbox import Sandbox
 from belljar.model.snapshot import PREFIX as SNAPSHOT
 from belljar.model.snapshot import SnapshotKind, SnapshotSpec
@@ -54,6 +55,7 @@ class Templates:
         sandboxes: Sandboxes,
         snapshots: Snapshots,
         origins: Origins,
+        events: EventLog,
         *,
         clock: Clock | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Templates:
         self._sandboxes = sandboxes
         self._snapshots = snapshots
         self._origins = origins
+        self._events = events
         self._clock = clock or SystemClock()
         self._making: dict[tuple[str, str], _Making] = {}
         self._tasks = TaskSet(_report)
@@ -70,10 +73,10 @@ class Templates:
             if record.snapshot is None:
                 _log.warning("a template was half made: ending it", template=record.spec.name)
                 await self._end(record)
-                await self._store.remove([record.id])
+                await self._fail(record, "the server ended while it was being made")
             elif not await self._is_there(record):
                 _log.error("a template has lost its snapshot", template=record.spec.name, snapshot=record.snapshot)
-                await self._store.remove([record.id])
+                await self._fail(record, "its snapshot is lost")
             else:
                 self._origins.put(record)
         return self
@@ -145,8 +148,12 @@ class Templates:
         if record is None:
             raise NotFound(f"no template {name[:80]!r}", hint="belljar template ls")
         assert record.snapshot is not None
-        gone = ended(record.snapshot, Gone("deleted", self._clock.now()))
-        await self._store.remove([record.id], gone)
+        kept = await self._origins.snapshot(workspace, record.snapshot)
+        with (
+            self._snapshots.ending(kept, "deleted") as gone,
+            self._events.told(workspace, EventKind.TEMPLATE_DELETED, **_of(record)) as told,
+        ):
+            await self._store.remove([record.id], *gone, *told)
         self._origins.drop(workspace, name)
         await self._snapshots.discard([record.snapshot])
 
@@ -168,7 +175,7 @@ class Templates:
             # From here on it is made: whoever gives it up now deletes it after.
             made = replace(record, snapshot=await _to_its_end(self._keep(record, sandbox)))
         except BaseException as error:
-            undo = self._tasks.start(self._undo(record), name="a template that failed")
+            undo = self._tasks.start(self._undo(record, error), name="a template that failed")
             await asyncio.shield(undo)
             if isinstance(error, asyncio.CancelledError):
                 raise Cancelled(f"template {spec.name} was given up") from None
@@ -180,22 +187,30 @@ class Templates:
         """Its snapshot, acknowledged in one step with the template that it is for and the end of an earlier one."""
         earlier = self._origins.template(record.workspace, record.spec.name)
         id = new_id(SNAPSHOT)
-        changes = self._store.finished(record, id)
-        if earlier is not None and earlier.snapshot is not None:
-            changes.append(ended(earlier.snapshot, Gone("replaced", self._clock.now())))
         wanted = SnapshotSpec(SnapshotKind.MEMORY, labels=record.spec.labels)
-        await self._snapshots.take(record.workspace, sandbox, wanted, id=id, also=changes)
+        with contextlib.ExitStack() as stack:
+            changes = self._store.finished(record, id)
+            if earlier is not None and earlier.snapshot is not None:
+                kept = await self._origins.snapshot(record.workspace, earlier.snapshot)
+                changes += stack.enter_context(self._snapshots.ending(kept, "replaced"))
+            made = _of(record) | {"snapshot": id}
+            changes += stack.enter_context(self._events.told(record.workspace, EventKind.TEMPLATE_CREATED, **made))
+            await self._snapshots.take(record.workspace, sandbox, wanted, id=id, also=changes)
         self._origins.put(replace(record, snapshot=id))
         if earlier is not None and earlier.snapshot is not None:
             await self._snapshots.discard([earlier.snapshot])
         return id
 
-    async def _undo(self, record: TemplateRecord) -> None:
+    async def _undo(self, record: TemplateRecord, error: BaseException) -> None:
         await self._end(record)
         try:
-            await self._store.remove([record.id])
+            await self._fail(record, error.message if isinstance(error, Error) else type(error).__name__)
         except Error:  # the next start of the server finds it
             _log.exception("a template that failed could not be written down", template=record.spec.name)
+
+    async def _fail(self, record: TemplateRecord, message: str) -> None:
+        with self._events.told(record.workspace, EventKind.TEMPLATE_FAILED, **_of(record), message=message) as told:
+            await self._store.remove([record.id], *told)
 
     async def _end(self, record: TemplateRecord) -> None:
         try:
@@ -216,6 +231,11 @@ class Templates:
         assert record.snapshot is not None
         kept = (await self._snapshots.get(record.workspace, record.snapshot)).snapshot
         return Template(record.id, record.spec, record.created, record.snapshot, kept.size, kept.stored)
+
+
+def _of(record: TemplateRecord) -> dict[str, Any]:
+    """As an event names it: with the sandbox in which it was made."""
+    return {"template": record.spec.name, "snapshot": record.snapshot, "sandbox": record.sandbox}
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

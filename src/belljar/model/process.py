@@ -19,6 +19,7 @@ __all__ = (
     "PtySize",
     "Stream",
     "StreamState",
+    "Tail",
 )
 
 KEPT_OUTPUT = 16 << 20
@@ -107,6 +108,16 @@ class ProcessInfo:
     """Bytes of input that the agent has taken so far: where a writer goes on."""
     stdout: StreamState = field(default_factory=StreamState)
     stderr: StreamState = field(default_factory=StreamState)
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of what a process wrote. `attached`: somebody reads it, so it was left alone."""
+
+    process: ProcessInfo
+    attached: bool
+    stdout: bytes = b""
+    stderr: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,12 +72,14 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at a sandbox. `at`: seconds since 1970. `memory` and `disk`: bytes in use. None: it could not be read."""
+    """One look at a sandbox. `at`: seconds since 1970. `memory` and `disk`: bytes in use. `processes`: how many there are. None:
+    it could not be read."""
 
     at: float
     counters: Counters | None = None
     memory: int | None = None
     disk: int | None = None
+    processes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,14 @@ from typing import Protocol
 
 from belljar.model.backup import BackupPiece, BackupSize
 from belljar.model.errors import Error
+from belljar.model.process import Tail
 from belljar.model.sandbox import Ended, Limits, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
 from belljar.model.usage import Reading
 from belljar.node.guest.api import GuestApi
+from belljar.node.guest.tails import tail_of
 
-__all__ = ("API_VERSION", "GuestApi", "NodeApi", "NodeBackup", "NodeEvent", "NodeInfo", "SandboxUsage")
+__all__ = ("API_VERSION", "GuestApi", "NodeApi", "NodeBackup", "NodeEvent", "NodeInfo", "SandboxUsage", "tail_of")
 
 API_VERSION = 1
 
@@ -189,6 +191,11 @@ class NodeApi(Protocol):
 
     def guest(self, id: str) -> GuestApi:
         """Every call to it is a use. Raises NotFound, SandboxGone, Conflict (not running)."""
+        ...
+
+    async def last_output(self, id: str) -> list[Tail]:
+        """The end of what the newest processes of a sandbox that has ended wrote, the oldest process first; as long as it is
+        kept. Raises NotFound."""
         ...
 
     async def usage(self, id: str) -> SandboxUsage: ...

@@ -19,6 +19,7 @@ from belljar.node.engine.api import Instance, InstanceState
 from belljar.node.guest.guest import Guest
 from belljar.node.holding import Holding, connect, free, settle
 from belljar.node.limits import renew_limits
+from belljar.node.logs import Logs
 from belljar.node.machine import Machine
 from belljar.node.metering import Meter, look, meter_of
 from belljar.node.origin import Origin
@@ -32,6 +33,7 @@ __all__ = ("Body",)
 _log = get_logger("node.body")
 _RELEASE_AGAIN = 5.0
 _QUIESCE = 2.0
+_LAST_WORDS = 0.25
 
 
 class Body:
@@ -47,6 +49,7 @@ class Body:
         provisioner: Provisioner,
         records: Records,
         rests: Rests,
+        logs: Logs,
         tasks: TaskSet,
         tell: Callable[[lifecycle.Event], None],
     ) -> None:
@@ -56,6 +59,7 @@ class Body:
         self._provisioner = provisioner
         self._records = records
         self._rests = rests
+        self._logs = logs
         self._tasks = tasks
         self._tell = tell
         self._ends: asyncio.Task[None] | None = None
@@ -170,6 +174,17 @@ class Body:
         except (Error, OSError) as error:
             _log.error("a former guest could not be freed", sandbox=self.record.id, held=holding.id, error=str(error))
 
+    async def keep_last_words(self, *, ask: bool) -> None:
+        """What its processes wrote, before the guest is let go. `ask` its agent, for a moment; of a guest that died or stands
+        still only what passed through here is left."""
+        if self.guest is None or self.record.life.started is None:
+            return
+        found = await self.guest.last_words(ask=ask and not self.record.held, seconds=_LAST_WORDS)
+        try:
+            await in_thread(self._logs.keep, self.record.id, found)
+        except OSError as error:
+            _log.warning("what its processes wrote is not kept", sandbox=self.record.id, error=str(error))
+
     async def release(self) -> None:
         """Ends it and frees everything, however long that takes."""
         if self.guest is not None:
@@ -269,6 +284,7 @@ class Body:
         if record.instance is None:
             return
         self._unwatch()
+        await self.keep_last_words(ask=False)
         self.guest = None
         if guest is not None:
             status = record.life.status

@@ -5,7 +5,9 @@ import contextlib
 from collections.abc import Callable, Collection
 
 from belljar.base.log import get_logger
+from belljar.base.tasks import in_thread
 from belljar.model.errors import Error, SnapshotCorrupt
+from belljar.node.logs import Logs
 from belljar.node.machine import Machine
 from belljar.node.record import Record
 
@@ -17,7 +19,7 @@ _COLLECT_EVERY = 10
 """Rounds."""
 
 
-async def keep_house(machine: Machine, live: Callable[[], Collection[Record]]) -> None:
+async def keep_house(machine: Machine, logs: Logs, live: Callable[[], Collection[Record]]) -> None:
     """Runs until it is cancelled; every step of it may be killed."""
     rounds = 0
     while True:
@@ -27,6 +29,7 @@ async def keep_house(machine: Machine, live: Callable[[], Collection[Record]]) -
             if cooled := await machine.snapshots.cool(machine.cool_after):
                 _log.info("snapshots are cold now", count=len(cooled))
             await machine.filesystems.sweep()
+            await in_thread(logs.prune)
             if rounds % _COLLECT_EVERY == 0:
                 await machine.snapshots.collect()
                 await _tidy(machine, live())

@@ -122,6 +122,10 @@ class Machine:
     pool: int | None = None
     cool_after: float = 6 * 3600.0
     """Seconds after its last use from which on a snapshot is kept compressed."""
+    logs_days: float = 7.0
+    """So long what processes wrote last is kept after the end of their sandbox; 0: not at all."""
+    logs_size: int = 256 << 20
+    """Bytes of that in all."""
     reserve: Reserve = field(default_factory=Reserve)
     clock: Clock = field(default_factory=SystemClock)
     starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_STARTS_AT_ONCE))

@@ -46,8 +46,9 @@ async def look(machine: Machine, instance: Instance, slot: Slot | None) -> Readi
         _log.warning("what a guest uses cannot be read", instance=instance.spec.id, error=str(error))
         return Reading(at)
     # A kernel that lives takes memory: zero is what could not be read.
-    memory, disk = (usage.memory, usage.disk) if usage.memory else (None, None)
-    return Reading(at, counters, memory, disk)
+    if not usage.memory:
+        return Reading(at, counters)
+    return Reading(at, counters, usage.memory, usage.disk, usage.processes)
 
 
 async def meter_of(machine: Machine, instance: Instance, slot: Slot | None) -> Meter:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from belljar.base.log import get_logger
+from belljar.base.telemetry import span
 from belljar.model.errors import Error
 from belljar.model.sandbox import Network
 from belljar.node.guest.guest import Guest
@@ -76,7 +77,8 @@ class Provisioner:
                 return await self._make(record, origin, note, on_lost)
             while (claimed := self.pool.claim(record.spec)) is not None:
                 try:
-                    return await self._take_over(record, claimed, note, on_lost)
+                    with span("node.claim", {"belljar.sandbox": record.id, "belljar.hot": claimed.guest is not None}):
+                        return await self._take_over(record, claimed, note, on_lost)
                 except Error as error:
                     _log.warning("a waiting guest was no good", error=str(error))
                     await self._free(claimed.holding)
@@ -121,14 +123,16 @@ class Provisioner:
             note(replace(record, instance=planned.instance, slot=planned.slot))
             try:
                 if ready is None:
-                    holding = await make(machine, planned, record.spec.network)
+                    with span("node.make", {"belljar.sandbox": record.id}):
+                        holding = await make(machine, planned, record.spec.network)
                     note(replace(record, instance=holding.instance, slot=holding.slot))
                 else:
                     holding = ready
                     await self._set_network(ready, record)
-                await begin(machine, holding, origin)
-                guest = await connect(machine, holding.instance, on_lost=on_lost)
-                await self._introduce(guest, record, origin, holding)
+                with span("node.boot" if origin.checkpoint is None else "node.restore", {"belljar.sandbox": record.id}):
+                    await begin(machine, holding, origin)
+                    guest = await connect(machine, holding.instance, on_lost=on_lost)
+                    await self._introduce(guest, record, origin, holding)
             except BaseException:
                 if guest is not None:
                     await guest.close(None)

@@ -8,15 +8,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from belljar.base.log import get_logger
-from belljar.base.tasks import TaskSet
+from belljar.base.tasks import TaskSet, in_thread
 from belljar.model import lifecycle
 from belljar.model.errors import AlreadyExists, DeadlineExceeded, Error, NotFound
+from belljar.model.process import Tail
 from belljar.model.sandbox import Limits, Sandbox, SandboxSpec, Status
 from belljar.model.snapshot import PathChange, Snapshot, SnapshotKind
 from belljar.model.usage import Reading
 from belljar.node.adopt import adopt
 from belljar.node.api import API_VERSION, GuestApi, NodeBackup, NodeEvent, NodeInfo, SandboxUsage
 from belljar.node.housekeeping import keep_house
+from belljar.node.logs import Logs
 from belljar.node.machine import Machine
 from belljar.node.origin import Origin
 from belljar.node.origins import Origins
@@ -48,6 +50,7 @@ class NodeService:
         self._templates = Templates(machine, machine.templates)
         self._origins = Origins(machine, self._templates)
         self._provisioner = Provisioner(machine, self._origins)
+        self._logs = Logs(machine.instance.home / "logs", days=machine.logs_days, size=machine.logs_size)
         fast = FastLane(machine.instance, machine.reserve, secret=machine.snapshots.encrypts)
         self._snapshots = Snapshots(machine, self._origins, fast, self._begin_fork)
         self._rests = Rests(machine, self._origins, fast)
@@ -64,7 +67,7 @@ class NodeService:
         await self._templates.__aenter__()
         await self._provisioner.pool.__aenter__()
         self._stand()
-        self._tasks.start(keep_house(self._machine, self._live_records), name="housekeeping")
+        self._tasks.start(keep_house(self._machine, self._logs, self._live_records), name="housekeeping")
         self._tasks.start(guard_disk(self._machine, self._live.values), name="disk guard")
         return self
 
@@ -175,6 +178,9 @@ class NodeService:
     def guest(self, id: str) -> GuestApi:
         return self._running(id).used_guest
 
+    async def last_output(self, id: str) -> list[Tail]:
+        return await in_thread(self._logs.read, id)
+
     async def usage(self, id: str) -> SandboxUsage:
         supervisor = self._running(id)
         instance = supervisor.record.instance
@@ -252,7 +258,7 @@ class NodeService:
 
     def _supervise(self, record: Record, origin: Origin | None = None) -> Supervisor:
         supervisor = Supervisor(
-            record, self._machine, self._provisioner, self._records, self._rests, self._publish, origin
+            record, self._machine, self._provisioner, self._records, self._rests, self._logs, self._publish, origin
         )
         self._live[record.id] = supervisor
         return supervisor

@@ -8,6 +8,7 @@ from pathlib import Path
 from belljar.base.ids import is_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet, in_thread
+from belljar.base.telemetry import span
 from belljar.model import lifecycle
 from belljar.model.errors import Error, InvalidArgument, LimitExceeded, NotFound
 from belljar.model.sandbox import Sandbox, SandboxSpec, Status
@@ -89,7 +90,8 @@ class Snapshots:
         machine.reserve.check(machine.instance.home)
         async with self._fast.folder(await parent.usage()) as place:
             async with parent.undisturbed("being forked"):
-                await self._fast.checkpoint(parent, place)
+                with span("node.checkpoint", {"belljar.sandbox": parent.id}):
+                    await self._fast.checkpoint(parent, place)
                 origin = self._origin_of(parent.record, place)
             made = [self._begin(id, spec, origin, parent.id) for id, spec in children.items()]
             try:
@@ -157,7 +159,8 @@ class Snapshots:
                     await directory.capture(supervisor.guest, path, folder, reserve=machine.reserve.disk)
                     paused = 0.0
             draft = self._drafts.of(supervisor.record, id, kind, path=path, paused=paused, template=template)
-            manifest = await store.commit(draft)
+            with span("node.commit", {"belljar.snapshot": id}):
+                manifest = await store.commit(draft)
         except BaseException:
             await asyncio.shield(store.abandon(id))
             raise
@@ -168,8 +171,10 @@ class Snapshots:
     async def _take_memory(self, supervisor: Supervisor, folder: Path) -> float:
         async with self._fast.folder(await supervisor.usage()) as place:
             async with supervisor.undisturbed("being snapshotted"):
-                paused = await self._fast.checkpoint(supervisor, place)
-            await in_thread(keep_files, place, folder)
+                with span("node.checkpoint", {"belljar.sandbox": supervisor.id}):
+                    paused = await self._fast.checkpoint(supervisor, place)
+            with span("node.keep", {"belljar.sandbox": supervisor.id}):
+                await in_thread(keep_files, place, folder)
         return paused
 
     def _origin_of(self, record: Record, checkpoint: Path) -> Origin:

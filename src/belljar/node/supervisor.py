@@ -21,6 +21,7 @@ from belljar.node.engine.api import Instance, Usage
 from belljar.node.guest.failures import fresh
 from belljar.node.guest.guest import Guest
 from belljar.node.limits import change_limits
+from belljar.node.logs import Logs
 from belljar.node.machine import Machine
 from belljar.node.origin import Origin
 from belljar.node.provision import Provisioner
@@ -60,6 +61,7 @@ class Supervisor:
         provisioner: Provisioner,
         records: Records,
         rests: Rests,
+        logs: Logs,
         publish: "Callable[[Supervisor], None]",
         origin: Origin | None = None,
     ) -> None:
@@ -71,7 +73,7 @@ class Supervisor:
         self._making: asyncio.Task[None] | None = None
         self._turn: _Turn | None = None
         self._tasks = TaskSet(self._task_failed)
-        self._body = Body(record, machine, provisioner, records, rests, self._tasks, self.post)
+        self._body = Body(record, machine, provisioner, records, rests, logs, self._tasks, self.post)
         self._changed = asyncio.Condition()
         self._busy = ""
         self._limiting = asyncio.Lock()
@@ -458,6 +460,7 @@ class Supervisor:
                 await asyncio.wait([task])
         guest = self._body.guest
         if guest is not None:
+            await self._body.keep_last_words(ask=self.life.ending is Status.TERMINATED)
             await guest.close(gone(self.record))
         await self._tasks.close()
         await self._body.release()

@@ -7,11 +7,14 @@ from typing import Any
 from belljar.model.audit import AuditEntry, entry_of
 from belljar.model.code import ContextInfo, ContextState
 from belljar.model.errors import Error, Internal, error_from_code
+from belljar.model.events import Event
+from belljar.model.events import event_of as event
 from belljar.model.file import Change, ChangeKind, FileInfo, FileKind
 from belljar.model.process import ProcessInfo, StreamState
 from belljar.model.sandbox import Ended, Status
 from belljar.model.snapshot import ChangeKind as PathChangeKind
 from belljar.model.snapshot import PathChange, PathKind, SnapshotKind
+from belljar.model.stats import StatsPoint
 from belljar.model.usage import UsageEntry
 from belljar.model.usage import entry_of as usage_entry
 from belljar.sdk.kept import KeyInfo, LineageNode, Quota, Ready, SnapshotInfo, TemplateInfo, WorkspaceInfo
@@ -23,6 +26,7 @@ __all__ = (
     "context_of",
     "error_of_body",
     "error_of_object",
+    "event_of",
     "file_of",
     "key_of",
     "logs_of",
@@ -31,6 +35,7 @@ __all__ = (
     "sandbox_of",
     "snapshot_of",
     "stats_of",
+    "stats_point_of",
     "template_of",
     "trees_of",
     "usage_entry_of",
@@ -132,8 +137,12 @@ def stats_of(value: Json) -> SandboxStats:
     )
 
 
+def stats_point_of(value: Json) -> StatsPoint:
+    return StatsPoint(**{name: value[name] for name in StatsPoint.__slots__})
+
+
 def logs_of(value: Json) -> SandboxLogs:
-    return SandboxLogs(tuple(value.get("events") or ()), tuple(value.get("processes") or ()))
+    return SandboxLogs(tuple(map(event_of, value["events"])), tuple(value.get("processes") or ()))
 
 
 def snapshot_of(value: Json) -> SnapshotInfo:
@@ -165,6 +174,10 @@ def path_change_of(value: Json) -> PathChange:
 def audit_entry_of(value: Json) -> AuditEntry:
     """What a newer server says beyond it is left out."""
     return entry_of({name: value.get(name) for name in AuditEntry.__dataclass_fields__})
+
+
+def event_of(value: Json) -> Event:
+    return event(value)
 
 
 def usage_entry_of(value: Json) -> UsageEntry:

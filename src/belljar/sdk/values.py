@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from belljar.model.events import Event
 from belljar.model.sandbox import Ended, Status
 from belljar.sdk.errors import ProcessFailed
 
@@ -86,5 +87,5 @@ class SandboxStats:
 class SandboxLogs:
     """`events` of the sandbox, oldest first, and the last output of its newest `processes`, as the server tells them."""
 
-    events: tuple[Mapping[str, Any], ...]
+    events: tuple[Event, ...]
     processes: tuple[Mapping[str, Any], ...]

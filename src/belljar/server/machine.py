@@ -58,6 +58,8 @@ async def open_machine(settings: Settings, instance: Instance) -> AsyncGenerator
                     *(instance, engine, "fake", images, NO_RUNTIME, None),
                     *(FakeKept(images), snapshots, filesystems),
                     reserve=reserve,
+                    logs_days=settings.logs_days,
+                    logs_size=settings.logs_size,
                 )
             return
         made = await set_up(instance.home, PlainProgress())
@@ -73,6 +75,8 @@ async def open_machine(settings: Settings, instance: Instance) -> AsyncGenerator
                 templates=Store(cache_home(), behind=own),
                 pool=settings.pool,
                 cool_after=settings.cool_after,
+                logs_days=settings.logs_days,
+                logs_size=settings.logs_size,
             )
 
 

@@ -5,10 +5,11 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from starlette.types import ASGIApp
@@ -20,12 +21,14 @@ from belljar.control.product import Product
 from belljar.front.native.app import native_app
 from belljar.front.native.metrics import Metrics
 from belljar.model.audit import Act
+from belljar.model.errors import Conflict
 from belljar.node.instance import instance_of
 from belljar.server.hold import EMBEDDED, SERVE, held_home
 from belljar.server.listen import Tls, check_address, serving, tcp_socket, unix_socket
 from belljar.server.settings import Settings
 from belljar.server.stacks import told_on_signal
 from belljar.server.state_files import key_file
+from belljar.server.tracing import traced
 from belljar.server.wiring import OpenNode, wired
 
 __all__ = ("Options", "serve")
@@ -77,20 +80,22 @@ async def _serve(
     home = options.home
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(held_home(home, role=EMBEDDED if options.embedded else SERVE))
+        await stack.enter_async_context(traced(settings))
         instance = instance_of(home)
         product, live = await stack.enter_async_context(wired(settings, instance, open_node))
-        app = native_app(product, stop.asked.set, await stack.enter_async_context(Metrics(product)))
         path = instance.run / "api.sock"
+        door = _Door(stack, options, product, settings.max_connections, path)
+        metrics = await stack.enter_async_context(Metrics(product))
+        app = door.app = native_app(product, stop.asked.set, metrics, door)
         sockets = [stack.enter_context(unix_socket(path))]
         if not options.embedded and os.geteuid() == 0 and home == _DEFAULT_HOME:
             sockets.append(stack.enter_context(unix_socket(SHARED_SOCKET, group=True)))
         connections = await stack.enter_async_context(
             serving(app, sockets, listener="unix", connections=settings.max_connections)
         )
-        url = None
         if not options.embedded:
-            url = await _open_tcp(stack, options, app, product, settings.max_connections)
-        said = ServerFile(os.getpid(), str(path), options.embedded, url)
+            await door.open()
+        said = door.said
         write_server_file(home, said)
         stack.callback(remove_server_file, home)
         # What start-up made stays for good: the collector need not look at it again.
@@ -100,7 +105,7 @@ async def _serve(
         stop.is_ready()
         on_ready(said)
         if options.embedded:
-            await _until_idle(stop.asked, settings.idle_exit, lambda: connections() + live())
+            await _until_idle(stop.asked, settings.idle_exit, lambda: connections() + live() + door.is_open)
         else:
             await stop.asked.wait()
         _log.info("leaving", sandboxes=live())
@@ -133,17 +138,63 @@ class _Stop:
         self.asked.set()
 
 
-async def _open_tcp(stack: AsyncExitStack, options: Options, app: ASGIApp, product: Product, connections: int) -> str:
-    """The URL. There is a key before anybody can ask."""
-    made = tcp_socket(options.host, options.port)
-    try:
-        await _first_key(product, options.home)
-        await stack.enter_async_context(serving(app, [made], listener="tcp", tls=options.tls, connections=connections))
-    except BaseException:
-        made.close()
-        raise
-    host, port = options.domain or options.host, made.getsockname()[1]
-    return f"{'https' if options.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+class _Door:
+    """The TCP listener: there from the start, or (of an embedded server) opened when somebody asks for one."""
+
+    app: ASGIApp
+
+    def __init__(self, stack: AsyncExitStack, options: Options, product: Product, connections: int, path: Path) -> None:
+        """`stack`: what ends with the server."""
+        self._stack = stack
+        # Whatever was set for a `serve`: nobody said here that other machines may come in.
+        own = {"host": "127.0.0.1", "tls": None, "domain": None}
+        self._options = replace(options, **own) if options.embedded else options
+        self._product = product
+        self._connections = connections
+        self._opening = asyncio.Lock()
+        self.said = ServerFile(os.getpid(), str(path), options.embedded)
+
+    @property
+    def key_file(self) -> str:
+        return str(key_file(self._options.home))
+
+    @property
+    def is_open(self) -> bool:
+        return self.said.url is not None
+
+    async def open(self) -> tuple[str, bool]:
+        async with self._opening:
+            if self.said.url is not None:
+                return self.said.url, False
+            url = await self._open()
+            self.said = replace(self.said, url=url)
+            if self._options.embedded:
+                write_server_file(self._options.home, self.said)
+                _log.info("listening", url=url)
+            return url, True
+
+    async def _open(self) -> str:
+        """There is a key before anybody can ask."""
+        options = self._options
+        made = self._listening()
+        try:
+            await _first_key(self._product, options.home)
+            door = serving(self.app, [made], listener="tcp", tls=options.tls, connections=self._connections)
+            await self._stack.enter_async_context(door)
+        except BaseException:
+            made.close()
+            raise
+        host, port = options.domain or options.host, made.getsockname()[1]
+        return f"{'https' if options.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def _listening(self) -> socket.socket:
+        """An embedded one takes the usual port if it is free: what was told of it holds for the next server too."""
+        options = self._options
+        if options.embedded:
+            with contextlib.suppress(Conflict):
+                return tcp_socket(options.host, options.port)
+            return tcp_socket(options.host, 0)
+        return tcp_socket(options.host, options.port)
 
 
 async def _first_key(product: Product, home: Path) -> None:

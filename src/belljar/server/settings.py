@@ -43,14 +43,27 @@ class Settings(BaseSettings):
     """Of each workspace."""
     audit_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     """So long an entry of the audit log is kept; 0: forever."""
+    logs_days: Annotated[int, Field(ge=0, le=3650)] = 7
+    """So long what processes wrote last is kept after the end of their sandbox; 0: not at all."""
+    logs_size: _Bytes = 256 << 20
+    """Of that in all."""
     usage_days: Annotated[int, Field(ge=0, le=36_500)] = 400
     """So long the hours of what was used are kept; 0: forever."""
+    events_days: Annotated[int, Field(ge=0, le=36_500)] = 30
+    """So long an event is kept; 0: forever."""
+    events_most: Annotated[int, Field(ge=0, le=1_000_000_000)] = 100_000
+    """Events that are kept of each workspace; 0: any number."""
     usage_every: Annotated[_Seconds, Field(ge=1.0, le=3600.0)] = 30.0
     """Between two readings of what a sandbox uses."""
+    stats_every: _Seconds = 10.0
+    """Between two looks at a sandbox for the history of its stats; 0: there is none."""
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Of each listener."""
     pool: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Sandboxes that wait to be claimed; none given: as many as the memory suggests, and 0 switches it off."""
+    otel_endpoint: str | None = None
+    """Where traces go: a collector for OTLP over HTTP such as ``http://localhost:4318``; none given: as
+    OTEL_EXPORTER_OTLP_ENDPOINT says, or nowhere."""
     store_url: str | None = None
     """Where snapshots go that nobody opened for `cool_after`: an object store such as ``s3://bucket/path``; none given: a folder
     in the state directory."""

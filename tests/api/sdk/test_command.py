@@ -143,10 +143,28 @@ def test_copies_go_both_ways(command: Command, sandbox: belljar.Sandbox, tmp_pat
     assert not (tmp_path / "evil" / "link").is_symlink()
 
 
+def test_events_are_listed_and_followed(command: Command, sandbox: belljar.Sandbox) -> None:
+    rows = command("events", "--sandbox", sandbox.id).stdout.decode().splitlines()
+    assert [row.split("\t")[2] for row in rows] == ["sandbox.started", "sandbox.created"]
+    (said,) = json.loads(command("events", "-s", sandbox.id, "-k", "sandbox.started", "--since", "1h", "--json").stdout)
+    assert (said["sandbox"], said["kind"]) == (sandbox.id, "sandbox.started")
+    following = command.start("events", "-f", "--json", "--after", str(said["seq"] - 1), "--sandbox", sandbox.id)
+    assert following.stdout is not None
+    assert json.loads(following.stdout.readline()) == said
+    sandbox.terminate()
+    assert json.loads(following.stdout.readline())["kind"] == "sandbox.ended"
+    following.send_signal(signal.SIGINT)
+    assert following.wait(20) == 130
+    following.communicate()
+    assert b"belljar events --follow" in command("events", "--after", "3", status=2).stderr
+    command("events", "--follow", "--since", "1h", status=2)
+    assert b"no kind of event" in command("events", "-k", "nothing", status=1).stderr
+
+
 def test_logs_show_events_and_output_without_control_characters(command: Command, sandbox: belljar.Sandbox) -> None:
     sandbox.run(r"printf 'hello\n\033]0;title\007'")
     done = command("sandbox", "logs", sandbox.id)
-    assert b"running" in done.stdout
+    assert b"sandbox.started" in done.stdout
     assert b"hello" in done.stdout
     assert b"\x1b" not in done.stdout
     assert json.loads(command("sandbox", "logs", sandbox.id, "--json").stdout)["processes"]

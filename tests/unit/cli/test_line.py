@@ -48,6 +48,7 @@ def test_all_the_commands_that_are_promised_are_there() -> None:
         "shell",
         "cp",
         "logs",
+        "stats",
         "fork",
         "rollback",
         "mount",
@@ -60,7 +61,20 @@ def test_all_the_commands_that_are_promised_are_there() -> None:
     groups = {"sandbox": sandbox, "snapshot": snapshot, "template": template, "key": key, "workspace": workspace}
     groups["audit"] = ("ls", "export", "verify")
     grouped = {f"{group} {verb}" for group, verbs in groups.items() for verb in verbs}
-    assert said == {"run", "serve", "down", "backup", "restore", "mcp", "setup", "doctor", "usage", *grouped}
+    assert said == {
+        "run",
+        "serve",
+        "down",
+        "backup",
+        "restore",
+        "mcp",
+        "setup",
+        "doctor",
+        "usage",
+        "events",
+        "env",
+        *grouped,
+    }
 
 
 def test_help_starts_fast_and_loads_no_client_and_no_server() -> None:

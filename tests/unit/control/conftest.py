@@ -11,6 +11,8 @@ from tests.api.scripted_node import ScriptedNode
 from belljar.base.clock import SystemClock
 from belljar.base.log import set_up_logging
 from belljar.control.branches import Branches
+from belljar.control.eventlog import EventLog
+from belljar.control.events import Events
 from belljar.control.index import Index
 from belljar.control.keys import Keys
 from belljar.control.lineage import Lineage
@@ -20,6 +22,7 @@ from belljar.control.reconcile import Reconciler
 from belljar.control.sandboxes import Sandboxes
 from belljar.control.snapshots import Snapshots
 from belljar.control.store.database import Database
+from belljar.control.store.events import EventStore
 from belljar.control.store.keys import KeyStore
 from belljar.control.store.lineage import LineageStore
 from belljar.control.store.place import Place
@@ -51,6 +54,7 @@ class Control:
     keys: Keys
     workspaces: Workspaces
     quotas: Quotas
+    events: Events
 
 
 class LateClock(SystemClock):
@@ -61,7 +65,8 @@ class LateClock(SystemClock):
 
 
 class Plant:
-    def __init__(self, store: SandboxStore, database: Database) -> None:
+    def __init__(self, store: SandboxStore, database: Database, log: EventLog) -> None:
+        self.log = log
         self.node = ScriptedNode()
         self.clock = LateClock()
         self.store = store
@@ -72,11 +77,12 @@ class Plant:
 
     @contextlib.asynccontextmanager
     async def control(self, *, boot: str = "boot-1") -> AsyncGenerator[Control]:
-        index = Index()
+        index = Index(self.log.followed)
         clock = self.clock
         origins = Origins(self.snapshots, clock=clock)
         async with (
-            Reconciler(self.node, self.store, index, clock=clock, boot=boot) as reconciler,
+            Reconciler(self.node, self.store, index, self.log, clock=clock, boot=boot) as reconciler,
+            Events(self.log, EventStore(self.database), self.store, clock=clock) as events,
             Keys(KeyStore(self.database), clock=clock) as keys,
             Workspaces(WorkspaceStore(self.database), keys, clock=clock) as workspaces,
             Sandboxes(
@@ -85,17 +91,20 @@ class Plant:
                 index,
                 origins,
                 quotas := Quotas(index, workspaces, keys, clock=clock),
+                self.log,
                 clock=clock,
                 boot=boot,
             ) as sandboxes,
-            Snapshots(self.node, self.snapshots, sandboxes, origins, limit=self.limit, clock=clock) as snapshots,
+            Snapshots(
+                self.node, self.snapshots, sandboxes, origins, self.log, limit=self.limit, clock=clock
+            ) as snapshots,
             Branches(self.node, sandboxes, origins, clock=clock) as branches,
-            Templates(self.templates, sandboxes, snapshots, origins, clock=clock) as templates,
+            Templates(self.templates, sandboxes, snapshots, origins, self.log, clock=clock) as templates,
         ):
             lineage = Lineage(LineageStore(self.database, self.store), sandboxes, origins)
             yield Control(
                 *(sandboxes, reconciler, index, self.store, snapshots, branches, templates, lineage),
-                *(keys, workspaces, quotas),
+                *(keys, workspaces, quotas, events),
             )
 
 
@@ -136,5 +145,6 @@ async def database(place: Place) -> AsyncGenerator[Database]:
 
 @pytest.fixture
 async def plant(database: Database) -> AsyncGenerator[Plant]:
-    async with SandboxStore(database) as store:
-        yield Plant(store, database)
+    log = EventLog()
+    async with SandboxStore(database, log) as store:
+        yield Plant(store, database, log)

@@ -15,12 +15,14 @@ from belljar.base.tasks import in_thread, wait_until
 from belljar.control.store import copying
 from belljar.control.store.copying import Copied, copy_store, pour, settle_restored, sweep
 from belljar.control.store.database import Database
+from belljar.control.store.events import EventStore
 from belljar.control.store.place import Place
 from belljar.control.store.sandboxes import Record, Repeat, SandboxStore
 from belljar.control.store.sqlite import Sqlite
 from belljar.control.store.steps import upgrade
 from belljar.control.store.tables import Base
 from belljar.model.errors import DiskFull, InvalidArgument
+from belljar.model.events import EventFilter
 from belljar.model.sandbox import Sandbox, SandboxSpec, Status
 
 RELEASED = Path(__file__).with_name("released")
@@ -145,6 +147,9 @@ async def test_what_lived_in_a_restored_one_is_lost_and_says_why(tmp_path: Path)
     assert (settled.workspaces, settled.lost, settled.snapshots, settled.keys) == (1, 2, 0, 0)
     async with Database(place) as database, SandboxStore(database) as store:
         assert await store.live() == []
+        told = await EventStore(database).behind("default", EventFilter(), 0, limit=10)
+        assert {(event.sandbox, event.name) for event in told} == {(running.id, "a"), (creating.id, "b")}
+        assert {(event.kind, event.reason, event.at) for event in told} == {("sandbox.lost", "restored", 2000.0)}
         for one in (running, creating):
             found = await store.get(one.id)
             assert found is not None and found.sandbox.ended is not None

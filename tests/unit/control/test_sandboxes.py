@@ -22,6 +22,7 @@ from belljar.model.errors import (
     SandboxGone,
     Starting,
 )
+from belljar.model.events import EventFilter
 from belljar.model.process import Exit, Output, ProcessInfo, Stream, StreamState
 from belljar.model.sandbox import Ended, Limits, Sandbox, SandboxSpec, Status
 
@@ -113,7 +114,8 @@ async def test_an_end_that_the_node_tells_reaches_the_store(plant: Plant):
         row = await plant.store.get(made.id)
         assert row is not None and row.sandbox.ended is not None
         assert row.sandbox.ended.reason == "out_of_memory"
-        assert [event.status for event in control.reconciler.story(made.id)] == [Status.RUNNING, Status.TERMINATED]
+        told, _ = await control.events.page(HOME, EventFilter(made.id))
+        assert [event.kind for event in told] == ["sandbox.ended", "sandbox.started", "sandbox.created"]
         with pytest.raises(SandboxGone, match="out_of_memory"):
             await control.sandboxes.guest(HOME, made.id)
 

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from belljar.model import framing
+from belljar.model.events import Event, event_json
 from belljar.model.process import Exit, Output, Stream
 
 __all__ = ("Cut", "ScriptedProcess", "ScriptedServer")
@@ -104,6 +105,9 @@ class ScriptedServer:
         self.uploads: dict[str, bytearray] = {}
         self.trees: dict[str, bytes] = {}
         self.audit: list[bytes] = []
+        self.events: list[Event] = []
+        self.events_now = 0
+        """The number of the newest for one who begins now."""
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
@@ -254,6 +258,16 @@ class _Handler(BaseHTTPRequestHandler):
                 for line in self.server.script.audit[int(self.query["after"]) :]:
                     self._chunk(line)
                 self._end_body()
+            case "GET", ["events", "follow"]:
+                place = int(self.query.get("after", self.server.script.events_now))
+                self._start_body()
+                self._chunk(f"id: {place}\n\n".encode())
+                for event in self.server.script.events[place:]:
+                    said = json.dumps(event_json(event))
+                    self._chunk(f"id: {event.seq}\nevent: {event.kind}\ndata: {said}\n\n:\n\n".encode())
+                while not self.server.dead:  # it is followed until somebody leaves
+                    time.sleep(0.01)
+                    self._chunk(b":\n\n")
             case "POST", ["sandboxes", _, "run"]:
                 self._run(json.loads(body))
             case _, ["sandboxes", _, "processes", *rest]:

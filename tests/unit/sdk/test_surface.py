@@ -10,6 +10,7 @@ import pytest
 import belljar
 from belljar.sdk._async import (
     AsyncAuditLog,
+    AsyncEvents,
     AsyncProcess,
     AsyncSandbox,
     AsyncSandboxPath,
@@ -18,7 +19,7 @@ from belljar.sdk._async import (
     AsyncUsage,
 )
 from belljar.sdk._async.branching import AsyncBranching
-from belljar.sdk._sync import AuditLog, Process, Sandbox, SandboxPath, Snapshot, Template, Usage
+from belljar.sdk._sync import AuditLog, Events, Process, Sandbox, SandboxPath, Snapshot, Template, Usage
 from belljar.sdk._sync.branching import Branching
 
 ROOT = Path(__file__).parents[3]
@@ -68,6 +69,7 @@ def test_each_public_name_is_there(name: str) -> None:
         (AsyncSnapshot, Snapshot),
         (AsyncTemplate, Template),
         (AsyncAuditLog, AuditLog),
+        (AsyncEvents, Events),
         (AsyncUsage, Usage),
     ],
 )

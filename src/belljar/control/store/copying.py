@@ -21,6 +21,12 @@ _RESERVE = 64 << 20
 _AT_ONCE = 1000
 _ONE_MOMENT = {"sqlite": "SERIALIZABLE", "postgresql": "REPEATABLE READ"}
 _PIECE = 1 << 20
+_LOST = (
+    "INSERT INTO events (id, kind, at, reason, message, workspace, sandbox, name, seq) "
+    "VALUES (?1, 'sandbox.lost', ?2, 'restored', ?3, ?4, ?5, ?6, "
+    "(SELECT coalesce(max(seq), 0) + 1 FROM events WHERE workspace = ?4))"
+)
+"""The event that each end has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +161,17 @@ def settle_restored(file: Path, *, at: float, message: str) -> Settled:
             )
             lost = store.execute(
                 "UPDATE sandboxes SET status = 'lost', ended_at = ?, ended_reason = 'restored', ended_message = ? "
-                "WHERE ended_at IS NULL",
+                "WHERE ended_at IS NULL RETURNING workspace, id, name",
                 (at, message),
-            ).rowcount
+            ).fetchall()
+            for workspace, id, name in lost:
+                store.execute(_LOST, (f"ev{id[2:]}e", at, message, workspace, id, name))
             return Settled(
                 _count(store, "workspaces WHERE ended IS NULL"),
                 _count(store, "keys WHERE revoked IS NULL"),
                 _count(store, "snapshots WHERE state = 'ready' AND ended_at IS NULL"),
                 _count(store, "templates WHERE snapshot IS NOT NULL"),
-                lost,
+                len(lost),
             )
     except sqlite3.DatabaseError as error:
         raise InvalidArgument(f"the store in the backup cannot be read: {error}") from error

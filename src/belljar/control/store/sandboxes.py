@@ -98,7 +98,7 @@ class Companion(Protocol):
     """Has something to write in the very transaction in which a sandbox's row follows the node."""
 
     def changes(self, ids: Collection[str]) -> tuple[list[Change], Callable[[], None]]:
-        """And what to call once they are written. When they could not be, this is asked again."""
+        """And what to call once they are written. When they could not be, or nobody knows, this is asked again."""
         ...
 
 
@@ -108,9 +108,9 @@ class SandboxStore:
     What only follows the node is written behind, many rows at once, and before anything is read.
     """
 
-    def __init__(self, database: Database, companion: Companion | None = None) -> None:
+    def __init__(self, database: Database, *companions: Companion) -> None:
         self._database = database
-        self._companion = companion
+        self._companions = companions
         self._behind: dict[str, Sandbox] = {}
         self._wake = asyncio.Event()
         self._tasks = TaskSet(lambda name, error: _log.error("a task failed", task=name, exc_info=error))
@@ -157,9 +157,10 @@ class SandboxStore:
         _put(self._behind, sandbox)
         await self._write(durable=True)
 
-    async def set_labels(self, id: str, labels: Mapping[str, str]) -> None:
+    async def set_labels(self, id: str, labels: Mapping[str, str], *more: Change) -> None:
+        """Together with `more`."""
         changed = update(SandboxRow).where(SandboxRow.id == id).values(labels=dict(labels))
-        await self._database.write((changed, {}))
+        await self._database.write((changed, {}), *more)
 
     async def forget_repeat(self, sandbox: str) -> None:
         """After a create that failed: the same key may try again."""
@@ -235,11 +236,12 @@ class SandboxStore:
         """The changes, and with them everything that is behind."""
         taken, self._behind = self._behind, {}
         following: list[Change] = [(_FOLLOW, [_progress_of(sandbox) for sandbox in taken.values()])] if taken else []
-        written: Callable[[], None] | None = None
+        written: list[Callable[[], None]] = []
         try:
-            if taken and self._companion is not None:
-                more, written = self._companion.changes(taken)
+            for companion in self._companions:
+                more, done = companion.changes(taken)
                 following += more
+                written.append(done)
             await self._database.write(*following, *changes, durable=durable)
         except BaseException:
             for newer in self._behind.values():
@@ -247,8 +249,8 @@ class SandboxStore:
             self._behind = taken
             self._wake.set()
             raise
-        if written is not None:
-            written()
+        for done in written:
+            done()
 
 
 def _put(behind: dict[str, Sandbox], sandbox: Sandbox) -> None:

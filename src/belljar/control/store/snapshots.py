@@ -1,6 +1,6 @@
 """Rows of snapshots."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -88,17 +88,19 @@ class SnapshotStore:
         changed = update(SnapshotRow).where(SnapshotRow.id == snapshot.id).values(values)
         await self._database.write((changed, {}), *more)
 
-    async def change(self, id: str, *, name: str | None, labels: Mapping[str, str], expires: float | None) -> None:
-        """Raises AlreadyExists (the name)."""
+    async def change(
+        self, id: str, *more: Change, name: str | None, labels: Mapping[str, str], expires: float | None
+    ) -> None:
+        """Together with `more`. Raises AlreadyExists (the name)."""
         values = {"name": name, "labels": dict(labels), "expires": expires}
         try:
-            await self._database.write((update(SnapshotRow).where(SnapshotRow.id == id).values(values), {}))
+            await self._database.write((update(SnapshotRow).where(SnapshotRow.id == id).values(values), {}), *more)
         except IntegrityError as error:
             raise _taken(name) from error
 
-    async def end(self, ids: Sequence[str], gone: Gone, *more: Change) -> None:
-        """Together with `more`. Those that have ended stay as they are."""
-        await self._database.write(*(ended(id, gone) for id in ids), *more)
+    async def write(self, *changes: Change) -> None:
+        """Ends of rows, and what belongs to them."""
+        await self._database.write(*changes)
 
     async def get(self, id: str) -> SnapshotRecord | None:
         found = await self._records(select(SnapshotRow).where(SnapshotRow.id == id))
@@ -166,7 +168,7 @@ class SnapshotStore:
 
 
 def ended(id: str, gone: Gone) -> Change:
-    """The row's end, to be written together with other changes."""
+    """The row's end, to be written together with other changes. One that has ended stays as it is."""
     alive = (SnapshotRow.id == id, SnapshotRow.ended_at.is_(None))
     return update(SnapshotRow).where(*alive).values(ended_at=gone.at, ended_reason=gone.reason), {}
 

@@ -10,6 +10,7 @@ __all__ = (
     "HEAD",
     "AuditRow",
     "Base",
+    "EventRow",
     "IdempotencyRow",
     "KeyRow",
     "SandboxRow",
@@ -20,7 +21,7 @@ __all__ = (
     "WorkspaceRow",
 )
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest step of the schema: a store that is there needs no look at the steps (alembic takes 300 ms to import)."""
 DEFAULT_WORKSPACE = "default"
 
@@ -263,3 +264,24 @@ class UsageHourRow(_Used, Base):
     workspace: Mapped[str]
 
     __table_args__ = (Index("usage_by_hour", "hour", "workspace"), {"sqlite_with_rowid": False})
+
+
+class EventRow(Base):
+    """What happened to a sandbox, a snapshot or a template. Never changed; the oldest are pruned."""
+
+    __tablename__ = "events"
+
+    workspace: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    at: Mapped[float]
+    sandbox: Mapped[str | None]
+    snapshot: Mapped[str | None]
+    template: Mapped[str | None]
+    parent: Mapped[str | None]
+    name: Mapped[str | None]
+    reason: Mapped[str | None]
+    message: Mapped[str | None]
+
+    __table_args__ = (Index("events_by_sandbox", "workspace", "sandbox", "seq"), {"sqlite_with_rowid": False})

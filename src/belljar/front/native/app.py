@@ -15,6 +15,7 @@ from belljar.front.native import (
     backup,
     branches,
     code,
+    events,
     files,
     keys,
     processes,
@@ -36,12 +37,15 @@ from belljar.model.errors import Error
 __all__ = ("native_app", "native_routes")
 
 
-def native_app(product: Product, shut_down: Callable[[], None], metrics: Metrics) -> ASGIApp:
-    """`shut_down` only asks for the end; it returns at once."""
+def native_app(
+    product: Product, shut_down: Callable[[], None], metrics: Metrics, listener: system.Listener | None = None
+) -> ASGIApp:
+    """`shut_down` only asks for the end; it returns at once. `listener`: what can be opened later."""
     app = native_routes()
     app.state.product = product
     app.state.shut_down = shut_down
     app.state.metrics = metrics
+    app.state.listener = listener
     witness = Witness(
         product.audit, product.sandboxes.id_of, lambda scope: template_at(app, scope["method"], scope["path"])
     )
@@ -57,6 +61,8 @@ def native_routes() -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=None,
+        # Our own spans say less: its would hold addresses, and what errors say.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     add_error_handlers(app)
     for router in (
@@ -75,6 +81,7 @@ def native_routes() -> FastAPI:
         audit.router,
         backup.router,
         usage.router,
+        events.router,
     ):
         # Not include_router, which analyses every route a second and a third time: 100 ms until the first answer.
         app.router.routes.extend(router.routes)

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from belljar.base.log import get_logger
+from belljar.base.telemetry import trace_id
 from belljar.front.native.gate import request_id_of
 from belljar.front.native.route import methods_at
 from belljar.front.native.witness import note_error
@@ -51,14 +52,17 @@ def status_of(error: Error) -> int:
 
 
 def error_json(error: Error, request_id: str) -> dict[str, Any]:
-    """``{code, message, hint?, retryable, retry_after?, request_id}``."""
+    """``{code, message, hint?, retryable, retry_after?, request_id, trace_id?}``."""
     said: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.hint:
         said["hint"] = error.hint
     said["retryable"] = error.retryable
     if error.retry_after is not None:
         said["retry_after"] = error.retry_after
-    return said | {"request_id": request_id}
+    said["request_id"] = request_id
+    if (trace := trace_id()) is not None:
+        said["trace_id"] = trace
+    return said
 
 
 def error_headers(error: Error) -> dict[str, str]:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from belljar.base.log import get_logger
+from belljar.base.telemetry import Span, serving
 from belljar.control.keys import LOCAL, Keys, Principal
 from belljar.control.quotas import Quotas
 from belljar.front.native.bodies import Bounded, Held
 from belljar.front.native.metrics import Metrics
-from belljar.front.native.witness import LOOKS, Witness, note_error
+from belljar.front.native.witness import ERROR, LOOKS, Witness, note_error
 from belljar.model.errors import Error, InvalidArgument
 from belljar.model.key import Scope as KeyScope
 
@@ -54,6 +55,12 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = dict[bytes, bytes](scope["headers"])
+        with serving("request", headers) as span:
+            await self._answer(scope, receive, send, headers, span)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], span: Span
+    ) -> None:
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if _GOOD_ID.fullmatch(given) else secrets.token_hex(8)
         scope[_REQUEST_ID] = request_id
@@ -65,6 +72,7 @@ class Gate:
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._metrics.answered(scope, message["status"], time.monotonic() - began)
+                _tell(span, scope, message["status"])
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
@@ -117,6 +125,23 @@ class Gate:
         headers += [(name.encode(), value.encode()) for name, value in own.items()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _tell(span: Span, scope: Scope, status: int) -> None:
+    """Its route, never its address: that may hold a path."""
+    route = getattr(scope.get("route"), "path", None)
+    method = scope["method"] if route is not None else "_OTHER"
+    span.name(f"{method} {route or 'none'}")
+    span.set("http.request.method", method)
+    if route is not None:
+        span.set("http.route", route)
+    span.set("http.response.status_code", status)
+    span.set("belljar.request_id", request_id_of(scope))
+    who = scope.get(_PRINCIPAL)
+    if isinstance(who, Principal):
+        span.set("belljar.workspace", who.workspace)
+    if status >= 500:
+        span.failed(str(scope.get(ERROR) or status))
 
 
 def _needed(scope: Scope) -> KeyScope:

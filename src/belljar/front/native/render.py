@@ -5,17 +5,15 @@ from typing import Any
 
 from starlette.responses import Response
 
-from belljar.control.processes import Tail
 from belljar.model.code import ContextInfo
 from belljar.model.file import Change, FileInfo
-from belljar.model.process import ProcessInfo, StreamState
+from belljar.model.process import ProcessInfo, StreamState, Tail
 from belljar.model.sandbox import Sandbox
-from belljar.node.api import NodeEvent, SandboxUsage
+from belljar.node.api import SandboxUsage
 
 __all__ = (
     "change_json",
     "context_json",
-    "event_json",
     "file_json",
     "process_json",
     "reply",
@@ -123,20 +121,12 @@ def change_json(change: Change) -> dict[str, Any]:
     return {"kind": change.kind.value, "path": change.path, "source": change.source}
 
 
-def event_json(event: NodeEvent) -> dict[str, Any]:
-    ended = event.ended
-    return {
-        "at": event.at,
-        "status": event.status.value,
-        "reason": ended.reason if ended else None,
-        "message": ended.message if ended else None,
-    }
-
-
-def tail_json(tail: Tail) -> dict[str, Any]:
+def tail_json(tail: Tail, limit: int | None = None) -> dict[str, Any]:
+    """`limit`: bytes of each output."""
+    last = slice(None if limit is None else -limit, None)
     return {
         "process": process_json(tail.process),
         "attached": tail.attached,
-        "stdout": tail.stdout.decode(errors="replace"),
-        "stderr": tail.stderr.decode(errors="replace"),
+        "stdout": tail.stdout[last].decode(errors="replace"),
+        "stderr": tail.stderr[last].decode(errors="replace"),
     }

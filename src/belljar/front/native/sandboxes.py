@@ -1,5 +1,6 @@
 """Routes of sandboxes."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -8,10 +9,11 @@ from starlette.responses import Response
 from belljar.control.processes import tails
 from belljar.control.sandboxes import MAX_PAGE
 from belljar.control.store.sandboxes import Filter, Repeat
-from belljar.front.native import schema
-from belljar.front.native.render import event_json, reply, sandbox_json, tail_json, usage_json
+from belljar.front.native import schema, schema_events
+from belljar.front.native.render import reply, sandbox_json, tail_json, usage_json
 from belljar.front.native.route import CHECKED, ProductOf, Ref, Target, Who, labels_of
 from belljar.model.errors import InvalidArgument
+from belljar.model.events import EventFilter, event_json
 from belljar.model.sandbox import Status
 
 __all__ = ("router",)
@@ -19,6 +21,7 @@ __all__ = ("router",)
 router = APIRouter(prefix="/v1", tags=["sandboxes"], dependencies=CHECKED)
 _ALL = "all"
 _LOG_BYTES = 64 << 10
+_LOG_EVENTS = 64
 
 
 @router.post("/sandboxes", status_code=201, response_model=schema.SandboxOut, summary="Create a sandbox")
@@ -74,20 +77,37 @@ async def stats(ref: Ref, product: ProductOf, who: Who) -> Response:
     return reply(usage_json(await product.sandboxes.usage(who.workspace, ref)))
 
 
-@router.get("/sandboxes/{ref}/logs", response_model=schema.LogsOut, summary="What happened in a sandbox")
+@router.get("/sandboxes/{ref}/stats/history", response_model=schema.StatsHistory, summary="What a sandbox used lately")
+async def stats_history(
+    ref: Ref,
+    product: ProductOf,
+    who: Who,
+    since: Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds since 1970")] = 0.0,
+) -> Response:
+    """Points from `since` on, the oldest first: one a minute for a day, and the newest ten minutes every few seconds. Of a
+    running one, since this server started."""
+    sandbox = await product.sandboxes.running(who.workspace, ref)
+    points = product.history.of(sandbox.id, since=since)
+    return reply({"every": product.history.every, "items": [asdict(point) for point in points]})
+
+
+@router.get("/sandboxes/{ref}/logs", response_model=schema_events.LogsOut, summary="What happened in a sandbox")
 async def logs(
     sandbox: Target,
     product: ProductOf,
     who: Who,
     limit: Annotated[int, Query(ge=1, le=1 << 20, description="Bytes of each output")] = _LOG_BYTES,
 ) -> Response:
-    """Its newest events since the server started, and the end of what its newest processes wrote."""
-    events = [event_json(event) for event in product.reconciler.story(sandbox.id)]
+    """Its newest events, the oldest first, and the end of what its newest processes wrote; after its end 32 KiB of each, for as
+    long as they are kept."""
+    newest, _ = await product.events.page(who.workspace, EventFilter(sandbox.id), limit=_LOG_EVENTS)
+    events = [event_json(event) for event in reversed(newest)]
     if sandbox.status is not Status.RUNNING:
-        return reply({"events": events, "processes": []})
+        last = [tail_json(tail, limit) for tail in await product.sandboxes.last_words(sandbox)] if sandbox.ended else []
+        return reply({"events": events, "processes": last})
     guest = await product.sandboxes.guest(who.workspace, sandbox.id)
-    newest = await tails(guest, sandbox.id, product.readers, limit=limit)
-    return reply({"events": events, "processes": [tail_json(tail) for tail in newest]})
+    found = await tails(guest, sandbox.id, product.readers, limit=limit)
+    return reply({"events": events, "processes": [tail_json(tail) for tail in found]})
 
 
 def _statuses(words: list[str]) -> tuple[Status, ...] | None:

@@ -212,6 +212,10 @@ class Shutdown(In):
     sandboxes: Annotated[bool, Field(description="True: end every sandbox first.")]
 
 
+class Listen(In):
+    pass
+
+
 class Backup(In):
     with_keys: Annotated[bool, Field(description="Also the first API key and the keys of snapshots.")] = False
     content: Annotated[bool, Field(description="False: leave out what an object store has.")] = True
@@ -319,6 +323,25 @@ class UsageOut(Out):
     disk: int
 
 
+class StatsPointOut(Out):
+    """`at`: seconds since 1970. `cpu_seconds`, `received_bytes` and `sent_bytes` only grow; the others are as they were then."""
+
+    at: float
+    cpu_seconds: float
+    memory: int
+    disk: int
+    received_bytes: int
+    sent_bytes: int
+    processes: int
+
+
+class StatsHistory(Out):
+    """`every`: seconds between the newest points; 0 where none are made."""
+
+    every: float
+    items: list[StatsPointOut]
+
+
 class StreamStateOut(Out):
     """`start`: the oldest offset that is kept; `end`: the bytes written so far; `dropped`: those lost."""
 
@@ -350,13 +373,6 @@ class ProcessList(Out):
     items: list[ProcessOut]
 
 
-class EventOut(Out):
-    at: float
-    status: str
-    reason: str | None
-    message: str | None
-
-
 class TailOut(Out):
     """`attached`: somebody reads its output, which was left alone. Text is decoded as UTF-8 with replacement characters."""
 
@@ -364,11 +380,6 @@ class TailOut(Out):
     attached: bool
     stdout: str
     stderr: str
-
-
-class LogsOut(Out):
-    events: list[EventOut]
-    processes: list[TailOut]
 
 
 class FileOut(Out):
@@ -407,6 +418,14 @@ class HealthOut(Out):
     pid: int
 
 
+class ListenerOut(Out):
+    """`opened`: this call opened it."""
+
+    url: str
+    key_file: str
+    opened: bool
+
+
 class InfoOut(Out):
     """`capabilities`: name → empty when available, else the reason why not."""
 
@@ -427,6 +446,7 @@ class ErrorOut(Out):
         None, ge=0, description="Seconds until the same call may work, where that is known."
     )
     request_id: str
+    trace_id: str | None = Field(None, description="Of the trace, where the server's traces are collected.")
 
 
 class ErrorBody(Out):

@@ -10,11 +10,12 @@ from belljar.control.audit import Audit
 from belljar.control.keys import Principal
 from belljar.model.audit import Act
 
-__all__ = ("LOOKS", "Watch", "Witness", "note_error")
+__all__ = ("ERROR", "LOOKS", "Watch", "Witness", "note_error")
 
 LOOKS = frozenset({"GET", "HEAD"})
 """Methods that change nothing."""
-_ERROR = "belljar.error"
+ERROR = "belljar.error"
+"""In the scope: the code of the error that is the answer."""
 _SANDBOX = re.compile(r"/v1/sandboxes/([^/]+)(/.*)?", re.DOTALL)
 _INSIDE = re.compile(r"/v1/sandboxes/[^/]+/(run|processes|contexts|files)(/.*)?", re.DOTALL)
 """What happens in a sandbox: its answers do not wait for the log."""
@@ -107,14 +108,14 @@ class Watch:
             route=route,
             target=made.decode("latin-1") if made is not None else self._target,
             status=status,
-            code=scope.get(_ERROR) or ("cancelled" if status == 499 else None),
+            code=scope.get(ERROR) or ("cancelled" if status == 499 else None),
             request_id=self._request_id,
         )
 
 
 def note_error(scope: Scope, code: str) -> None:
     """The answer to this request will be this error."""
-    scope[_ERROR] = code
+    scope[ERROR] = code
 
 
 def _is_piece(scope: Scope) -> bool:

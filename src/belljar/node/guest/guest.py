@@ -9,7 +9,7 @@ from belljar.base.log import get_logger
 from belljar.model.code import CodeEvent, CodeSpec, ContextInfo, ContextSpec
 from belljar.model.errors import Conflict, Error, SandboxGone
 from belljar.model.file import Change, FileInfo
-from belljar.model.process import OutputEvent, ProcessInfo, ProcessSpec, PtySize, Stream
+from belljar.model.process import OutputEvent, ProcessInfo, ProcessSpec, PtySize, Stream, Tail
 from belljar.model.sandbox import Limits
 from belljar.node.engine.api import Channel
 from belljar.node.guest.contexts.contexts import Contexts
@@ -19,6 +19,7 @@ from belljar.node.guest.failures import printable
 from belljar.node.guest.files import Files
 from belljar.node.guest.processes import Processes
 from belljar.node.guest.session import OnLost, Session
+from belljar.node.guest.tails import last_words
 
 __all__ = ("Guest",)
 
@@ -190,6 +191,11 @@ class Guest:
     async def detach(self, ref: int) -> None:
         self._refuse_kernel(ref)
         await self._processes.detach(ref)
+
+    async def last_words(self, *, ask: bool, seconds: float) -> list[Tail]:
+        """The end of what its newest processes wrote; see `tails.last_words`."""
+        found = await last_words(self, self._processes.tails, self._processes.is_read, ask=ask, seconds=seconds)
+        return [tail for tail in found if not self._contexts.owns(tail.process.id)]
 
     def _refuse_kernel(self, ref: int) -> None:
         if self._contexts.owns(ref):

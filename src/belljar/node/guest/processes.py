@@ -6,12 +6,14 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from belljar.base.telemetry import span
 from belljar.model.errors import Conflict, Error
 from belljar.model.process import Exit, Output, OutputEvent, ProcessInfo, ProcessSpec, PtySize, Stream
 from belljar.node.guest.facts import listing, process_of
 from belljar.node.guest.inputs import Inputs
 from belljar.node.guest.session import Session
 from belljar.node.guest.streams import Incoming
+from belljar.node.guest.tails import Tails
 from belljar.wire.faults import WireFault
 from belljar.wire.inflow import MAX_WINDOW
 
@@ -38,6 +40,7 @@ class Processes:
         self._readers: dict[tuple[int, Stream], Incoming] = {}
         self._ends: OrderedDict[int, Exit] = OrderedDict()
         self._waiting: dict[int, set[asyncio.Future[ProcessInfo]]] = {}
+        self.tails = Tails()
 
     def bind(self, session: Session) -> None:
         self._session = session
@@ -49,6 +52,7 @@ class Processes:
         if info.returncode is None:
             raise WireFault("a process ended without a status")
         self._ends[info.id] = Exit(info.returncode, info.out_of_memory)
+        self.tails.know(info)
         while len(self._ends) > _MAX_ENDS:
             self._ends.popitem(last=False)
         for future in self._waiting.pop(info.id, ()):
@@ -58,7 +62,14 @@ class Processes:
             self._inputs.close(info.id)
 
     async def start(self, spec: ProcessSpec) -> ProcessInfo:
-        return await self._info("start", {**_spec_args(spec), "window": MAX_WINDOW}, timeout=_START)
+        with span("guest.start"):
+            info = await self._info("start", {**_spec_args(spec), "window": MAX_WINDOW}, timeout=_START)
+        self.tails.know(info)
+        return info
+
+    def is_read(self, ref: int) -> bool:
+        """Whether somebody reads an output of it."""
+        return any((ref, stream) in self._readers for stream in Stream)
 
     async def start_attached(
         self, spec: ProcessSpec, input: bytes | None
@@ -70,7 +81,9 @@ class Processes:
         writing: asyncio.Task[int] | None = None
         try:
             streams = _open_streams(incoming, args, {Stream.STDOUT: 0} if spec.pty else dict.fromkeys(Stream, 0))
-            info = await self._info("start", args, timeout=_START)
+            with span("guest.start"):
+                info = await self._info("start", args, timeout=_START)
+            self.tails.know(info)
             self._take_over(info.id, streams, incoming)
             if spec.stdin and input:
                 writing = asyncio.create_task(self._input.feed(info.id, input), name=f"input of process {info.id}")
@@ -94,6 +107,7 @@ class Processes:
             streams = _open_streams(incoming, args, offsets, ranges=True)
             self._take_over(ref, streams, incoming)
             info = await self._info("attach", args, timeout=_CALL)
+            self.tails.know(info)
             async with contextlib.aclosing(self._events(info, incoming, streams)) as events:
                 async for event in events:
                     yield event
@@ -167,7 +181,9 @@ class Processes:
     ) -> AsyncGenerator[OutputEvent, None]:
         while (piece := await incoming.take()) is not None:
             stream, offset, data = piece
-            yield Output(streams[stream.id], offset, data)
+            output = Output(streams[stream.id], offset, data)
+            self.tails.wrote(info.id, output)
+            yield output
         yield await self._end_of(info)
 
     async def _end_of(self, info: ProcessInfo) -> Exit:

@@ -2,6 +2,7 @@
 
 from belljar.sdk._async.audit import AsyncAuditLog
 from belljar.sdk._async.context import AsyncContext
+from belljar.sdk._async.events import AsyncEvents
 from belljar.sdk._async.key import AsyncKey
 from belljar.sdk._async.path import AsyncSandboxPath
 from belljar.sdk._async.process import AsyncProcess
@@ -14,6 +15,7 @@ from belljar.sdk._async.workspace import AsyncWorkspace
 __all__ = (
     "AsyncAuditLog",
     "AsyncContext",
+    "AsyncEvents",
     "AsyncKey",
     "AsyncProcess",
     "AsyncSandbox",

@@ -2,6 +2,7 @@
 
 import builtins
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from belljar.base.units import Duration, Size
 from belljar.model.file import Change
 from belljar.model.process import ProcessInfo, PtySize, Stream
 from belljar.model.sandbox import DEFAULT_IMAGE, Ended, Network, Status
+from belljar.model.stats import StatsPoint
 from belljar.sdk._async.attachment import AsyncAttachment
 from belljar.sdk._async.branching import AsyncBranching
 from belljar.sdk._async.code import AsyncCodeRun
@@ -23,7 +25,7 @@ from belljar.sdk._async.process import AsyncProcess
 from belljar.sdk._async.running import AsyncRun
 from belljar.sdk._async.snapshot import AsyncSnapshot
 from belljar.sdk._async.template import AsyncTemplate
-from belljar.sdk.answers import context_of, logs_of, process_of, sandbox_of, stats_of
+from belljar.sdk.answers import context_of, logs_of, process_of, sandbox_of, stats_of, stats_point_of
 from belljar.sdk.asking import KEEP, change_body, context_body, duration_of, new_key, process_body, sandbox_body, url
 from belljar.sdk.executions import Execution, Result
 from belljar.sdk.pure import PathLike, path_text
@@ -209,8 +211,21 @@ class AsyncSandbox(AsyncBranching):
         """What it uses now, as the host counts it."""
         return stats_of(await self._link.call("GET", self._url("stats")))
 
+    async def stats_history(self, since: Duration | None = None) -> builtins.list[StatsPoint]:
+        """What it used lately, the oldest point first: every few seconds of the last ten minutes, before that one a minute for a
+        day; the last `since` of it (``"10m"``, seconds, a timedelta), or all. Of a running one, since its server started.
+
+        >>> for point in await sandbox.stats_history("5m"):
+        ...     print(point.at, point.cpu_seconds, point.memory)
+        """
+        seconds = duration_of(since)
+        at = None if seconds is None else max(0.0, time.time() - seconds)
+        answer = await self._link.call("GET", self._url("stats", "history", since=at))
+        return [stats_point_of(item) for item in answer["items"]]
+
     async def logs(self, limit: int | None = None) -> SandboxLogs:
-        """Its events, and the last output (`limit` bytes of each stream) of its newest processes."""
+        """Its newest events, and the last output (`limit` bytes of each stream) of its newest processes; after its end as long as
+        they are kept. Raises NotFound when they are not any more."""
         return logs_of(await self._link.call("GET", self._url("logs", limit=limit)))
 
     async def terminate(self) -> None:

@@ -3,6 +3,7 @@
 
 from belljar.sdk._sync.audit import AuditLog
 from belljar.sdk._sync.context import Context
+from belljar.sdk._sync.events import Events
 from belljar.sdk._sync.key import Key
 from belljar.sdk._sync.path import SandboxPath
 from belljar.sdk._sync.process import Process
@@ -15,6 +16,7 @@ from belljar.sdk._sync.workspace import Workspace
 __all__ = (
     "AuditLog",
     "Context",
+    "Events",
     "Key",
     "Process",
     "Sandbox",

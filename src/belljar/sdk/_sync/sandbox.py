@@ -3,6 +3,7 @@
 
 import builtins
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from belljar.base.units import Duration, Size
 from belljar.model.file import Change
 from belljar.model.process import ProcessInfo, PtySize, Stream
 from belljar.model.sandbox import DEFAULT_IMAGE, Ended, Network, Status
+from belljar.model.stats import StatsPoint
 from belljar.sdk._sync.attachment import Attachment
 from belljar.sdk._sync.branching import Branching
 from belljar.sdk._sync.code import CodeRun
@@ -24,7 +26,7 @@ from belljar.sdk._sync.process import Process
 from belljar.sdk._sync.running import Run
 from belljar.sdk._sync.snapshot import Snapshot
 from belljar.sdk._sync.template import Template
-from belljar.sdk.answers import context_of, logs_of, process_of, sandbox_of, stats_of
+from belljar.sdk.answers import context_of, logs_of, process_of, sandbox_of, stats_of, stats_point_of
 from belljar.sdk.asking import KEEP, change_body, context_body, duration_of, new_key, process_body, sandbox_body, url
 from belljar.sdk.executions import Execution, Result
 from belljar.sdk.pure import PathLike, path_text
@@ -205,8 +207,21 @@ class Sandbox(Branching):
         """What it uses now, as the host counts it."""
         return stats_of(self._link.call("GET", self._url("stats")))
 
+    def stats_history(self, since: Duration | None = None) -> builtins.list[StatsPoint]:
+        """What it used lately, the oldest point first: every few seconds of the last ten minutes, before that one a minute for a
+        day; the last `since` of it (``"10m"``, seconds, a timedelta), or all. Of a running one, since its server started.
+
+        >>> for point in sandbox.stats_history("5m"):
+        ...     print(point.at, point.cpu_seconds, point.memory)
+        """
+        seconds = duration_of(since)
+        at = None if seconds is None else max(0.0, time.time() - seconds)
+        answer = self._link.call("GET", self._url("stats", "history", since=at))
+        return [stats_point_of(item) for item in answer["items"]]
+
     def logs(self, limit: int | None = None) -> SandboxLogs:
-        """Its events, and the last output (`limit` bytes of each stream) of its newest processes."""
+        """Its newest events, and the last output (`limit` bytes of each stream) of its newest processes; after its end as long as
+        they are kept. Raises NotFound when they are not any more."""
         return logs_of(self._link.call("GET", self._url("logs", limit=limit)))
 
     def terminate(self) -> None:
