@@ -25,7 +25,18 @@ BIG = random.Random(5).randbytes(6 << 20)
 
 
 @pytest.fixture
-async def start(state: Path) -> AsyncGenerator[Start]:
+def another(stored: str | None, request: pytest.FixtureRequest) -> Generator[dict[str, str]]:
+    """Where the store of a second server is, as its environment."""
+    if stored is None:
+        yield {}
+        return
+    with request.getfixturevalue("cluster").database(empty=True) as url:
+        yield {"BELLJAR_DATABASE": url}
+
+
+@pytest.fixture
+async def start(state: Path, another: dict[str, str]) -> AsyncGenerator[Start]:
+    """Its servers end before their databases go."""
     made: list[ServerProcess] = []
 
     def start_one(name: str = "home", **more: Any) -> ServerProcess:
@@ -66,16 +77,6 @@ async def items(http: httpx2.AsyncClient, path: str) -> Any:
 
 def places(server: ServerProcess) -> set[str]:
     return {path.name for path in (server.home / "snapshots").iterdir()}
-
-
-@pytest.fixture
-def another(stored: str | None, request: pytest.FixtureRequest) -> Generator[dict[str, str]]:
-    """Where the store of a second server is, as its environment."""
-    if stored is None:
-        yield {}
-        return
-    with request.getfixturevalue("cluster").database(empty=True) as url:
-        yield {"BELLJAR_DATABASE": url}
 
 
 async def test_a_restored_server_has_what_the_old_one_had(
