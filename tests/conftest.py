@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,29 @@ def report_line(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The quick and the telling first: rules of the house, then what needs no root, then the rest."""
+    _share_stores(items)
     order = {"arch": 0, "unit": 1, "api": 2}
     items.sort(key=lambda item: order.get(_parts(item)[0], 3))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: _FIRST.index(_parts(item)[0]) if _parts(item)[0] in _FIRST else len(_FIRST))
+
+
+def _share_stores(items: list[pytest.Item]) -> None:
+    """Of a test of the API that runs on both kinds of stores, one kind is for the long runs, now this and now that: all of them on
+    both take minutes. Those that are about the store itself (`both_stores`) always run on both.
+    """
+    found: dict[tuple[object, ...], dict[str, pytest.Item]] = {}
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is None or "stored" not in callspec.params or _parts(item)[0] != "api":
+            continue
+        kind = callspec.params["stored"]
+        other = tuple(part for part in callspec._idlist if part != kind)
+        found.setdefault((item.path, getattr(item, "originalname", item.name), other), {})[kind] = item
+    for (path, name, other), kinds in found.items():
+        if len(kinds) == 2 and next(iter(kinds.values())).get_closest_marker("both_stores") is None:
+            second = zlib.crc32(f"{Path(str(path)).name} {name} {other}".encode()) % 2
+            kinds["postgres" if second else "sqlite"].add_marker(pytest.mark.long)
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc] # has no types

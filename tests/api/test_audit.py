@@ -290,6 +290,7 @@ async def start(state: Path) -> AsyncGenerator[Callable[..., ServerProcess]]:
     await wipe(state / "home")
 
 
+@pytest.mark.both_stores
 async def test_a_killed_server_leaves_a_chain_that_holds_with_every_acknowledged_change(
     start: Callable[..., ServerProcess],
 ):

@@ -244,6 +244,7 @@ async def start(state: Path) -> AsyncGenerator[Callable[..., ServerProcess]]:
     await wipe(state / "home")
 
 
+@pytest.mark.both_stores
 async def test_a_follower_misses_nothing_over_killed_servers_and_nothing_comes_twice(
     start: Callable[..., ServerProcess],
 ):

@@ -131,6 +131,7 @@ async def burn(http: httpx2.AsyncClient, id: str) -> None:
     assert done.status_code == 200, done.text
 
 
+@pytest.mark.both_stores
 async def test_nothing_is_lost_and_nothing_is_there_twice_when_the_server_is_killed(
     start: Callable[..., ServerProcess],
 ):
