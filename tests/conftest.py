@@ -85,8 +85,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _share_stores(items: list[pytest.Item]) -> None:
-    """Of a test of the API that runs on both kinds of stores, one kind is for the long runs, now this and now that: all of them on
-    both take minutes. Those that are about the store itself (`both_stores`) always run on both.
+    """Of a test of the API that runs on both kinds of stores, one kind is for the long runs, now this and now that: all of them
+    on both take minutes. Those that are about the store itself (`both_stores`) always run on both.
     """
     found: dict[tuple[object, ...], dict[str, pytest.Item]] = {}
     for item in items:
