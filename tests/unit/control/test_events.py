@@ -1,12 +1,11 @@
 """Events: told once, with the change they tell of, in order, and pruned."""
 
 import asyncio
-import sqlite3
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, text
 from tests.unit.control.conftest import Control, Plant
 
 from belljar.base.ids import new_id
@@ -189,24 +188,22 @@ async def test_what_a_killed_server_did_not_write_is_told_by_the_next(plant: Pla
             assert [event.sandbox for event in (await told(control)) if event.kind == "sandbox.lost"] == [ready.id]
 
 
-async def test_an_event_is_in_the_transaction_of_its_change(plant: Plant, tmp_path: Path):
-    """Another reader of the file never sees one without the other."""
+async def test_an_event_is_in_the_transaction_of_its_change(plant: Plant, database: Database):
+    """Another reader never sees one without the other."""
     ended: list[tuple[int, int]] = []
 
-    def look() -> None:
-        with sqlite3.connect(tmp_path / "belljar.db") as store:
-            rows = store.execute("SELECT count(*) FROM sandboxes WHERE ended_at IS NOT NULL").fetchone()[0]
-            events = store.execute("SELECT count(*) FROM events WHERE kind = 'sandbox.ended'").fetchone()[0]
-            ended.append((rows, events))
-        store.close()
+    def counts(connection: Connection) -> tuple[int, int]:
+        rows = connection.scalar(text("SELECT count(*) FROM sandboxes WHERE ended_at IS NOT NULL"))
+        events = connection.scalar(text("SELECT count(*) FROM events WHERE kind = 'sandbox.ended'"))
+        return rows or 0, events or 0
 
     async with plant.control() as control:
         made = [await control.sandboxes.create(HOME, SandboxSpec()) for _ in range(10)]
         for one in made:
-            looking = asyncio.get_running_loop().run_in_executor(None, look)
+            looking = asyncio.create_task(database.read(counts))
             await control.sandboxes.terminate(HOME, one.id)
-            await looking
-        look()
+            ended.append(await looking)
+        ended.append(await database.read(counts))
     assert ended[-1] == (10, 10)
     # The two counts are two looks: the second may be newer, never older.
     assert all(rows <= events for rows, events in ended)

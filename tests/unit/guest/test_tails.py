@@ -63,6 +63,7 @@ def test_only_the_newest_processes_are_known() -> None:
         wrote(tails, 0, b"x", id=id)
     assert [tail.process.id for tail in tails.all()] == list(range(5, NEWEST + 5))
     tails.know(replace(process(7), returncode=3))
+    tails.know(process(7))
     assert next(tail for tail in tails.all() if tail.process.id == 7).process.returncode == 3
 
 

@@ -64,7 +64,7 @@ async def test_what_a_guest_used_before_it_was_this_sandbox_is_not_its_own(bench
         assert await cpu(node, box.id) == 0.0
         host.seconds[0] = 8.5
         (reading,) = (await node.meter([box.id])).values()
-        assert reading == Reading(reading.at, Counters(3_500_000), 10 << 20, 7)
+        assert reading == Reading(reading.at, Counters(3_500_000), 10 << 20, 7, 1)
     host.seconds[0] = 9.0
     async with bench.node() as node:  # a successor
         assert await cpu(node, box.id) == 4.0

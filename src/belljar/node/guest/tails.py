@@ -55,9 +55,10 @@ class Tails:
         self._known: OrderedDict[int, _Known] = OrderedDict()
 
     def know(self, process: ProcessInfo) -> None:
-        """It was started, or has ended."""
+        """It was started, or has ended; of a short one the end may be told first."""
         if (known := self._known.get(process.id)) is not None:
-            known.process = process
+            if process.returncode is not None or known.process.returncode is None:
+                known.process = process
             return
         self._known[process.id] = _Known(process)
         while len(self._known) > NEWEST:
