@@ -355,13 +355,10 @@ async def test_the_history_of_stats_is_told(front: Front):
     made = await front.sandbox()
     at = f"/v1/sandboxes/{made['id']}/stats/history"
     said = (await front.http.get(at)).json()
-    assert said == {"every": 10.0, "items": []}
-    history = front.product.history
-    history._turn()
+    assert said == {"every": 30.0, "items": []}
     for number in range(3):
-        seen = Reading(100.0 + 10 * number, Counters(1_500_000, 2, 3), 4, 5, 6)
-        front.node.readings[str(made["id"])] = seen
-        await history.look([str(made["id"])])
+        seen = Reading(100.0 + 30 * number, Counters(1_500_000, 2, 3), 4, 5, 6)
+        front.product.usage.history.add({str(made["id"]): seen})
     items = (await front.http.get(at)).json()["items"]
     assert items[0] == {
         "at": 100.0,
@@ -372,8 +369,8 @@ async def test_the_history_of_stats_is_told(front: Front):
         "sent_bytes": 3,
         "processes": 6,
     }
-    assert [item["at"] for item in items] == [100.0, 110.0, 120.0]
-    assert len((await front.http.get(at, params={"since": 110})).json()["items"]) == 2
+    assert [item["at"] for item in items] == [100.0, 130.0, 160.0]
+    assert len((await front.http.get(at, params={"since": 130})).json()["items"]) == 2
     for query in ("since=-1", "since=nan", "since=x", "x=1"):
         assert (await front.http.get(f"{at}?{query}")).status_code == 400
     await front.http.delete(f"/v1/sandboxes/{made['id']}")

@@ -6,7 +6,6 @@ from belljar.control.audit import Audit
 from belljar.control.backup import Backups
 from belljar.control.branches import Branches
 from belljar.control.events import Events
-from belljar.control.history import History
 from belljar.control.keys import Keys
 from belljar.control.lineage import Lineage
 from belljar.control.processes import Readers
@@ -37,4 +36,3 @@ class Product:
     usage: Usage
     backups: Backups
     events: Events
-    history: History

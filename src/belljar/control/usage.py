@@ -8,6 +8,7 @@ from belljar.base.clock import Clock, SystemClock
 from belljar.base.ids import is_id
 from belljar.base.log import get_logger
 from belljar.base.tasks import TaskSet
+from belljar.control.history import History
 from belljar.control.keys import Principal
 from belljar.control.meters import Meters
 from belljar.control.sandboxes import PREFIX
@@ -54,11 +55,17 @@ class Usage:
         self._store = store
         self._sandboxes = sandboxes
         self._every = every
+        self._history = History(every=every)
         self._days = days
         self._clock = clock or SystemClock()
         self._due: dict[str, float] = {}
         """By sandbox, when it is to be read next."""
         self._tasks = TaskSet(lambda name, error: _log.error("a task failed", task=name, exc_info=error))
+
+    @property
+    def history(self) -> History:
+        """What was read of those that run."""
+        return self._history
 
     @property
     def meters(self) -> Meters:
@@ -120,6 +127,7 @@ class Usage:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             readings = await self._node.meter(ids)
         self._meters.add(readings)
+        self._history.add(readings)
         await self._meters.write()
 
     def _hours(self, since: float | None, until: float | None) -> tuple[int, int]:
@@ -133,6 +141,7 @@ class Usage:
         """Whose turn it is. Each keeps its own rhythm, so that they are spread; those that a server finds are spread at first."""
         now = self._clock.monotonic()
         running = self._meters.open()
+        self._history.keep_only(running.keys())
         due: dict[str, float] = {}
         for id, ledger in running.items():
             first = now + random.random() * self._every if ledger.until > ledger.begun else now

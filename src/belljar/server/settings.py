@@ -54,9 +54,7 @@ class Settings(BaseSettings):
     events_most: Annotated[int, Field(ge=0, le=1_000_000_000)] = 100_000
     """Events that are kept of each workspace; 0: any number."""
     usage_every: Annotated[_Seconds, Field(ge=1.0, le=3600.0)] = 30.0
-    """Between two readings of what a sandbox uses."""
-    stats_every: _Seconds = 10.0
-    """Between two looks at a sandbox for the history of its stats; 0: there is none."""
+    """Between two readings of what a sandbox uses, for its usage and the history of its stats."""
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Of each listener."""
     pool: Annotated[int, Field(ge=0, le=1000)] | None = None

@@ -10,7 +10,6 @@ from belljar.control.backup import DATABASE, Backups
 from belljar.control.branches import Branches
 from belljar.control.eventlog import EventLog
 from belljar.control.events import Events
-from belljar.control.history import History
 from belljar.control.index import Index
 from belljar.control.keys import Keys
 from belljar.control.lineage import Lineage
@@ -66,7 +65,6 @@ async def wired(
         Reconciler(node, store, index, told) as reconciler,
         Events(told, EventStore(database), store, days=settings.events_days, most=settings.events_most) as events,
         Usage(node, meters, used, store, every=settings.usage_every, days=settings.usage_days) as usage,
-        History(node, index, every=settings.stats_every) as history,
         Sandboxes(
             node,
             store,
@@ -83,6 +81,6 @@ async def wired(
         backups = Backups(database, node, audit, partial(state_files, instance.home, settings), instance.home)
         product = Product(
             *(sandboxes, reconciler, Readers(), keys, workspaces, quotas, snapshots, branches, templates, lineage),
-            *(audit, usage, backups, events, history),
+            *(audit, usage, backups, events),
         )
         yield product, lambda: len(index)

@@ -84,11 +84,12 @@ async def stats_history(
     who: Who,
     since: Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds since 1970")] = 0.0,
 ) -> Response:
-    """Points from `since` on, the oldest first: one a minute for a day, and the newest ten minutes every few seconds. Of a
-    running one, since this server started."""
+    """Points from `since` on, the oldest first: one a minute for a day, those of the last hour closer together. Of a running
+    one, since this server started."""
     sandbox = await product.sandboxes.running(who.workspace, ref)
-    points = product.history.of(sandbox.id, since=since)
-    return reply({"every": product.history.every, "items": [asdict(point) for point in points]})
+    history = product.usage.history
+    points = history.of(sandbox.id, since=since)
+    return reply({"every": history.every, "items": [asdict(point) for point in points]})
 
 
 @router.get("/sandboxes/{ref}/logs", response_model=schema_events.LogsOut, summary="What happened in a sandbox")

@@ -336,7 +336,7 @@ class StatsPointOut(Out):
 
 
 class StatsHistory(Out):
-    """`every`: seconds between the newest points; 0 where none are made."""
+    """`every`: seconds between the newest points."""
 
     every: float
     items: list[StatsPointOut]

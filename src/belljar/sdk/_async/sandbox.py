@@ -212,8 +212,9 @@ class AsyncSandbox(AsyncBranching):
         return stats_of(await self._link.call("GET", self._url("stats")))
 
     async def stats_history(self, since: Duration | None = None) -> builtins.list[StatsPoint]:
-        """What it used lately, the oldest point first: every few seconds of the last ten minutes, before that one a minute for a
-        day; the last `since` of it (``"10m"``, seconds, a timedelta), or all. Of a running one, since its server started.
+        """What it used lately, the oldest point first: one a minute of the last day, those of the last hour closer together
+        (every 30 s, unless the server is set otherwise). `since`: so far back (``"10m"``, seconds, a timedelta); all by
+        default. Of a running one, since its server started.
 
         >>> for point in await sandbox.stats_history("5m"):
         ...     print(point.at, point.cpu_seconds, point.memory)
