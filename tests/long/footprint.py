@@ -72,12 +72,15 @@ def footprint(host: Host) -> Footprint:
 
 
 def _counts(path: Path, instance: Instance) -> bool:
-    """The store's journal comes and goes; slots of the network are kept for the next one, up to a bound."""
+    """The store's journal comes and goes; what the ended wrote last is kept up to a bound, and so are slots of the network for the
+    next one.
+    """
     return (
         path.is_file()
         and "sqlite" not in path.name
         and "belljar.db" not in path.name
         and not path.is_relative_to(instance.sandboxes)
+        and not path.is_relative_to(instance.home / "logs")
         and not path.is_relative_to(instance.run / "slots")
     )
 

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.faults.conftest import Host
@@ -74,6 +75,8 @@ def endure(host: Host, say: Say, *, creates: int, snapshots: int, memory: int) -
         source.path("/root/kept").write_text("kept")
         for number in range(4):  # what is made once is there
             snapshot_restore_delete(source, number)
+    with ThreadPoolExecutor(16) as asking:  # each of the store's readers has had its first visit
+        list(asking.map(lambda _: list(belljar.Sandbox.list(status="terminated")), range(64)))
     before = at_rest(host, *_WAITING)
     repeat(lambda _: create_exec_delete(), creates, say, "create, exec, delete")
     if snapshots:

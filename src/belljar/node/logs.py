@@ -11,12 +11,14 @@ from typing import Any
 
 from belljar.base.files import write_atomic
 from belljar.base.ids import is_id
-from belljar.model.errors import NotFound
+from belljar.model.errors import NotFound, SnapshotCorrupt
 from belljar.model.process import ProcessInfo, StreamState, Tail
 from belljar.node.record import PREFIX
+from belljar.node.storage.keys import Keys
 
 __all__ = ("Logs",)
 
+NO_KEYS = Keys()
 _STREAMS = ("stdout", "stderr")
 _SUFFIX = ".json"
 _DAY = 86400.0
@@ -25,12 +27,15 @@ _LOOK_EACH = 32
 
 
 class Logs:
-    """A folder of its own: it outlives the records. Everything here blocks. `days`: 0 keeps none; `size`: bytes in all."""
+    """A folder of its own: it outlives the records. Everything here blocks. `days`: 0 keeps none; `size`: bytes in all. `keys`:
+    the first encrypts.
+    """
 
-    def __init__(self, folder: Path, *, days: float, size: int) -> None:
+    def __init__(self, folder: Path, *, days: float, size: int, keys: Keys = NO_KEYS) -> None:
         self._folder = folder
         self._days = days
         self._size = size
+        self._keys = keys
         self._added = 0
 
     def keep(self, id: str, tails: Sequence[Tail]) -> None:
@@ -38,7 +43,11 @@ class Logs:
         if not self._days:
             return
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(self._file(id), json.dumps([_said(tail) for tail in tails]).encode(), durable=False)
+        data = json.dumps([_said(tail) for tail in tails]).encode()
+        if (key := self._keys.current) is not None:
+            sealed = base64.b64encode(key.seal(data, id.encode())).decode()
+            data = json.dumps({"key": key.id, "sealed": sealed}).encode()
+        write_atomic(self._file(id), data, durable=False)
         self._added += 1
         if self._added % _LOOK_EACH == 0:
             self.prune()
@@ -52,11 +61,18 @@ class Logs:
         if not is_id(id, PREFIX):
             raise gone
         try:
-            return [_tail(one) for one in json.loads(self._file(id).read_bytes())]
+            return [_tail(one) for one in self._opened(json.loads(self._file(id).read_bytes()), id)]
         except FileNotFoundError:
             raise gone from None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:  # a power cut may have torn it
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, SnapshotCorrupt) as error:
+            # A power cut may have torn it, or its key is gone.
             raise gone from error
+
+    def _opened(self, said: Any, id: str) -> Any:
+        key = self._keys.find(str(said["key"])) if isinstance(said, dict) else None
+        if key is None:
+            return said
+        return json.loads(key.unseal(base64.b64decode(said["sealed"], validate=True), id.encode()))
 
     def prune(self) -> int:
         """Takes away what is too old, then the oldest until the rest has room; tells how many."""

@@ -50,7 +50,12 @@ class NodeService:
         self._templates = Templates(machine, machine.templates)
         self._origins = Origins(machine, self._templates)
         self._provisioner = Provisioner(machine, self._origins)
-        self._logs = Logs(machine.instance.home / "logs", days=machine.logs_days, size=machine.logs_size)
+        self._logs = Logs(
+            machine.instance.home / "logs",
+            days=machine.logs_days,
+            size=machine.logs_size,
+            keys=machine.snapshots.keys,
+        )
         fast = FastLane(machine.instance, machine.reserve, secret=machine.snapshots.encrypts)
         self._snapshots = Snapshots(machine, self._origins, fast, self._begin_fork)
         self._rests = Rests(machine, self._origins, fast)

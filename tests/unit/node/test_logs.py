@@ -11,6 +11,7 @@ from belljar.model.errors import NotFound
 from belljar.model.process import ProcessInfo, StreamState, Tail
 from belljar.node import logs as module
 from belljar.node.logs import Logs
+from belljar.node.storage.keys import Key, Keys
 
 ANY = bytes(range(256))
 
@@ -32,6 +33,23 @@ def test_bytes_of_any_kind_come_back(tmp_path: Path) -> None:
     assert logs.read(id) == []
     (file,) = (tmp_path / "logs").iterdir()
     assert file.stat().st_mode & 0o077 == 0
+
+
+def test_with_a_key_nothing_of_it_lies_there_as_it_is(tmp_path: Path) -> None:
+    key, other = Key.of(os.urandom(32)), Key.of(os.urandom(32))
+    logs = Logs(tmp_path / "logs", days=1, size=1 << 20, keys=Keys((key,)))
+    id, said = new_id("sb"), tail(b"a secret of many letters")
+    logs.keep(id, [said])
+    (file,) = (tmp_path / "logs").iterdir()
+    for plain in (b"secret of many", b"root", b"argv", b"YSBzZWNyZXQ"):
+        assert plain not in file.read_bytes()
+    assert logs.read(id) == [said]
+    assert Logs(tmp_path / "logs", days=1, size=1 << 20, keys=Keys((other, key))).read(id) == [said], "an older key"
+    another = new_id("sb")
+    file.rename(file.with_name(f"{another}.json"))
+    for keys, name in ((Keys((other,)), id), (Keys(), another), (Keys((key,)), another)):
+        with pytest.raises(NotFound):
+            Logs(tmp_path / "logs", days=1, size=1 << 20, keys=keys).read(name)
 
 
 @pytest.mark.parametrize("id", ["../secret", "", "/etc/passwd", "sb", "sb\0", "x" * 5000, "sb../../../../etc/pa"])

@@ -76,6 +76,11 @@ class SnapshotStore:
         await to_the_end(in_thread(self._disk.close))
 
     @property
+    def keys(self) -> Keys:
+        """For whoever else keeps something of sandboxes on the disk."""
+        return self._keys
+
+    @property
     def encrypts(self) -> bool:
         """Whether what is new may lie nowhere on the disk as it is."""
         return self._keys.current is not None
