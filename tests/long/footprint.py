@@ -72,8 +72,8 @@ def footprint(host: Host) -> Footprint:
 
 
 def _counts(path: Path, instance: Instance) -> bool:
-    """The store's journal comes and goes; what the ended wrote last is kept up to a bound, and so are slots of the network for the
-    next one.
+    """The store's journal comes and goes; what the ended wrote last is kept up to a bound, and so are slots of the network for
+    the next one.
     """
     return (
         path.is_file()
