@@ -161,7 +161,7 @@ async def test_parts_of_a_file_are_told_once_with_the_last(front: Front):
     ("path", "route"),
     [
         ("/v1/" + "x" * 5000, "/v1/" + "x" * 123 + "…"),
-        ("/v1/%00%1b%5b2J%0d%0a", "/v1/��[2J��"),
+        ("/v1/%00%1b%5b2J%0d%0a", "/v1/%00�[2J��"),
         ("/v1/%ff%fe", "/v1/��"),
         ("/v1/sandboxes/%0a", "/v1/sandboxes/{ref}"),
         ("/v1/sandboxes/%1b/processes/1/stdin%0a", "/v1/sandboxes/{ref}/processes/{id}/stdin"),

@@ -14,6 +14,7 @@ import pytest
 from tests.api.process import ServerProcess, wipe
 from tests.api.sdk.belljar_command import Command
 from tests.api.test_backup import unpacked
+from tests.postgres import ONLY_SQLITE
 
 from belljar.base.home import read_server_file
 from belljar.base.tasks import wait_until
@@ -137,6 +138,7 @@ async def test_a_restored_server_has_what_the_old_one_had(
     assert key["secret"].startswith("bjk_")
 
 
+@ONLY_SQLITE  # the next server would have the same database
 async def test_everything_goes_on_while_a_backup_is_made(start: Start, command: Command, state: Path) -> None:
     server = start()
     async with server.client() as http, server.client() as other:

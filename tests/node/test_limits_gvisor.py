@@ -103,7 +103,7 @@ def test_processor_time_follows_the_limit_and_the_number_that_is_seen_stays(box:
 
 
 def test_processes_follow_the_limit(box: belljar.Sandbox) -> None:
-    script = "i=0; while [ $i -lt 150 ]; do sleep 2 & i=$((i+1)); done; wait; echo all"
+    script = "i=0; while [ $i -lt 150 ]; do sleep 10 & i=$((i+1)); done; wait; echo all"
     assert "all" not in box.run(script).stdout
     box.update(pids=400)
     assert "all" in box.run(script).stdout

@@ -30,6 +30,7 @@ from belljar.node.artifacts import state_store
 from belljar.node.holding import owned
 from belljar.node.housekeeping import keep_house
 from belljar.node.instance import Instance, instance_of
+from belljar.node.logs import Logs
 from belljar.node.machine import Machine
 from belljar.node.purge import purge
 from belljar.node.residue import host_objects, leaks
@@ -129,8 +130,10 @@ async def test_what_waits_is_new_and_becomes_the_sandbox_that_was_asked_for(plac
         ]
         for line in range(3):
             assert len({fact.splitlines()[line] for fact in facts}) == len(ids), facts
-        for id in ids[1:]:
+        for number, id in enumerate(ids[1:]):
             await place.node.terminate(id)
+            first, *_ = await place.node.last_output(id)
+            assert first.process.id == 1 and first.stdout.startswith(f"twin{number}\n".encode()), "nor what it wrote"
 
 
 async def test_a_claim_has_the_limits_that_were_asked_for(place: Place) -> None:
@@ -329,7 +332,8 @@ async def test_housekeeping_cools_what_nobody_opens_and_keeps_what_a_snapshot_ne
     async with store.opened(taken.id) as (_, files):
         await in_thread(_copy, files, folder)
     await store.commit(other)
-    house = asyncio.create_task(keep_house(replace(place.machine, cool_after=0.0), list))
+    logs = Logs(place.instance.home / "logs", days=1, size=1 << 20)
+    house = asyncio.create_task(keep_house(replace(place.machine, cool_after=0.0), logs, list))
     try:
 
         async def kept() -> bool:

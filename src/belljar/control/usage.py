@@ -19,6 +19,7 @@ from belljar.model.usage import BY, HOUR_US, UsageEntry, hour_of, micros
 from belljar.model.workspace import check_workspace_id
 from belljar.node.api import NodeApi
 
+_chance = random.Random()
 __all__ = ("Usage",)
 
 _LOOKS = 30
@@ -144,7 +145,7 @@ class Usage:
         self._history.keep_only(running.keys())
         due: dict[str, float] = {}
         for id, ledger in running.items():
-            first = now + random.random() * self._every if ledger.until > ledger.begun else now
+            first = now + _chance.random() * self._every if ledger.until > ledger.begun else now
             due[id] = self._due.get(id, first)
         self._due = due
         found = sorted((id for id, at in due.items() if at <= now), key=due.__getitem__)[:_AT_ONCE]

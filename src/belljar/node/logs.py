@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from belljar.base.files import write_atomic
 from belljar.base.ids import is_id
@@ -69,10 +69,12 @@ class Logs:
             raise gone from error
 
     def _opened(self, said: Any, id: str) -> Any:
-        key = self._keys.find(str(said["key"])) if isinstance(said, dict) else None
-        if key is None:
+        if not isinstance(said, dict):
             return said
-        return json.loads(key.unseal(base64.b64decode(said["sealed"], validate=True), id.encode()))
+        sealed = cast("dict[str, str]", said)
+        key = self._keys.find(str(sealed["key"]))
+        assert key is not None, "it says which one"
+        return json.loads(key.unseal(base64.b64decode(sealed["sealed"], validate=True), id.encode()))
 
     def prune(self) -> int:
         """Takes away what is too old, then the oldest until the rest has room; tells how many."""

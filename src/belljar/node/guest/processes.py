@@ -133,6 +133,7 @@ class Processes:
     async def _forget(self) -> None:
         await self._live.call("forget", {}, timeout=_CALL)
         self._ends.clear()
+        self.tails = Tails()  # the numbers of processes begin anew
 
     async def processes(self) -> list[ProcessInfo]:
         answer = await self._live.call("processes", {}, timeout=_CALL)

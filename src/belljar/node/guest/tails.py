@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from belljar.model.errors import Error
+from belljar.model.errors import Conflict, Error
 from belljar.model.process import Exit, Output, ProcessInfo, Stream, Tail
 from belljar.node.guest.api import GuestApi
 
@@ -96,7 +96,8 @@ async def last_words(
                 for process in sorted(processes, key=lambda one: one.id)[-NEWEST:]:
                     whole = passed.whole(process)
                     if whole is None and not is_read(process.id):
-                        whole = Tail(process, False, *await tail_of(guest, process, TAIL))
+                        with contextlib.suppress(Conflict):
+                            whole = Tail(process, False, *await tail_of(guest, process, TAIL))
                     if whole is not None:
                         found[process.id] = whole
     newest = sorted(found.values(), key=lambda tail: tail.process.id)[-NEWEST:]
@@ -104,7 +105,7 @@ async def last_words(
 
 
 async def tail_of(guest: GuestApi, process: ProcessInfo, limit: int) -> tuple[bytes, bytes]:
-    """At most `limit` bytes of each stream of one that nobody else reads. Raises Conflict for a kernel of a context."""
+    """At most `limit` bytes of each stream. Raises Conflict for a kernel of a context, and for what somebody else reads."""
     states = {Stream.STDOUT: process.stdout, Stream.STDERR: process.stderr}
     wanted = {
         stream: max(state.start, state.end - limit) for stream, state in states.items() if state.end > state.start
@@ -126,6 +127,8 @@ async def tail_of(guest: GuestApi, process: ProcessInfo, limit: int) -> tuple[by
                         break
                 if not missing:
                     break
+    except Conflict:
+        raise
     except (TimeoutError, Error):
         pass  # what came so far is a tail too
     finally:

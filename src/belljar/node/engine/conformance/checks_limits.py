@@ -159,9 +159,13 @@ async def _changed(bed: Bed) -> None:
 _MORE = 2 * _MEMORY
 
 
-def _hold(size: int) -> tuple[str, ...]:
-    """A program that has so many bytes at once."""
-    return "dd", "if=/dev/zero", "of=/dev/null", f"bs={size}", "count=1"
+_LONG = 5
+"""Seconds for which processes of a crowd stay: all of them are there at once, however slowly they start."""
+
+
+def _hold(size: int, seconds: int = 0) -> tuple[str, ...]:
+    """A program that has so many bytes at once, and for so long: on a busy machine nobody sees what is there for a moment."""
+    return "python3", "-c", f"import time; kept = b'x' * {size}; time.sleep({seconds})"
 
 
 async def _memory_changed(bed: Bed) -> None:
@@ -176,7 +180,7 @@ async def _memory_changed(bed: Bed) -> None:
             expect(free.text.strip() == str(limits.memory), f"free shows {free.text.strip()} of {limits.memory} bytes")
 
         await box.guest.limit(before)
-        held = await box.run(*_hold(_MEMORY))
+        held = await box.run(*_hold(_MEMORY, 30))
         expect(held.out_of_memory, f"holding {_MEMORY} bytes of as many: {held}")
         await give(after)
         held = await box.run(*_hold(_MORE * 3 // 4))
@@ -191,13 +195,13 @@ async def _memory_changed(bed: Bed) -> None:
         expect((await box.run(*_hold(_MEMORY))).returncode == 0, "a refused limit changed something")
         await box.sh("rm /tmp/full")
         await give(before)
-        held = await box.run(*_hold(_MEMORY))
+        held = await box.run(*_hold(_MEMORY, 30))
         expect(held.out_of_memory, f"holding {_MEMORY} bytes with the former limit again: {held}")
         expect((await box.sh("exit 4")).returncode == 4, "nothing starts after all that")
 
 
 async def _pids_changed(bed: Bed) -> None:
-    script = "i=0; while [ $i -lt 100 ]; do sleep 1 & i=$((i+1)); done; wait; echo all"
+    script = f"i=0; while [ $i -lt 100 ]; do sleep {_LONG} & i=$((i+1)); done; wait; echo all"
     async with bed.box(Limits(memory=_MEMORY, disk=_DISK, pids=64)) as box:
         await box.guest.limit(Limits(memory=_MEMORY, disk=_DISK, pids=300))
         done = await box.sh(script)
