@@ -454,6 +454,18 @@ class ScriptedNode:
         self.known[id] = replace(sandbox, spec=replace(sandbox.spec, idle=idle))
         return self.known[id]
 
+    async def rest(self, id: str, status: Status) -> Sandbox:
+        return self._turned(await self.get(id), status)
+
+    async def resume(self, id: str) -> Sandbox:
+        return self._turned(await self.get(id), Status.RUNNING)
+
+    def _turned(self, sandbox: Sandbox, status: Status) -> Sandbox:
+        if sandbox.ended is not None:
+            raise SandboxGone(f"sandbox {sandbox.id} is gone")
+        self.known[sandbox.id] = replace(sandbox, status=status)
+        return self.known[sandbox.id]
+
     async def set_limits(self, id: str, limits: Limits) -> Sandbox:
         sandbox = await self.get(id)
         self.known[id] = replace(sandbox, spec=replace(sandbox.spec, limits=limits))

@@ -24,6 +24,7 @@ __all__ = (
     "Quiet",
     "Requests",
     "SandboxName",
+    "SandboxNames",
     "Snapshot",
     "User",
     "Yes",
@@ -50,6 +51,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Ids alone, one a line.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 SandboxName = Annotated[str, typer.Argument(metavar="SANDBOX", help="Id or name.")]
+SandboxNames = Annotated[list[str], typer.Argument(metavar="SANDBOX…", help="Ids or names.")]
 
 MaxSandboxes = Annotated[str | None, typer.Option("--sandboxes", metavar="N", help="Live at once; none: no bound.")]
 MaxCpus = Annotated[str | None, typer.Option("--cpus", metavar="N", help="Cores of all live ones together.")]

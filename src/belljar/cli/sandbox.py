@@ -1,5 +1,6 @@
 """`belljar sandbox …`: making, listing, showing and ending sandboxes; its other verbs have modules of their own."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from belljar.cli import branching, copying, execute, options, parse, shell, stat
 from belljar.cli.choose import origin, sandbox_named
 from belljar.cli.console import UsageProblem, ago, confirm, plain, print_data, print_json, say, table, until
 from belljar.model.events import event_json
-from belljar.model.sandbox import DEFAULT_IMAGE
+from belljar.model.sandbox import DEFAULT_IMAGE, OnTimer
 
 __all__ = ("app",)
 
@@ -32,8 +33,12 @@ def _create(
     label: options.Label = None,
     user: options.User = None,
     workdir: Annotated[str | None, typer.Option("--workdir", "-w", help="Working directory of its processes.")] = None,
-    lifetime: Annotated[str, typer.Option("--lifetime", help="It ends after this: 90s, 5m, 1h, or none.")] = "1h",
-    idle: Annotated[str | None, typer.Option("--idle", help="It ends when nobody has used it for so long.")] = None,
+    lifetime: Annotated[str, typer.Option("--lifetime", help="So long it runs: 90s, 5m, 1h, or none.")] = "1h",
+    idle: Annotated[str | None, typer.Option("--idle", help="How long nobody may use it: 5m, or none.")] = None,
+    on_lifetime: Annotated[
+        OnTimer, typer.Option("--on-lifetime", help="What is done when it ran so long.")
+    ] = OnTimer.TERMINATE,
+    on_idle: Annotated[OnTimer, typer.Option("--on-idle", help="What is done when nobody used it.")] = OnTimer.PAUSE,
     as_json: options.Json = False,
 ) -> None:
     """Make a sandbox and print its id."""
@@ -50,7 +55,9 @@ def _create(
         user=user,
         workdir=workdir,
         lifetime=None if lifetime == "none" else parse.duration(lifetime),
-        idle=None if idle is None else parse.duration(idle),
+        idle=None if idle in (None, "none") else parse.duration(idle),
+        on_lifetime=on_lifetime,
+        on_idle=on_idle,
     )
     if as_json:
         print_json(_as_json(sandbox.info()))
@@ -137,9 +144,7 @@ def _update(
         str | None, typer.Option("--disk", callback=parse.size, help="Cannot be changed while it runs.")
     ] = None,
     lifetime: Annotated[str | None, typer.Option("--lifetime", help="From now on: 90s, 5m, 1h, or none.")] = None,
-    idle: Annotated[
-        str | None, typer.Option("--idle", help="It ends when nobody has used it for so long, or none.")
-    ] = None,
+    idle: Annotated[str | None, typer.Option("--idle", help="How long nobody may use it: 5m, or none.")] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Instead of all it has.")
     ] = None,
@@ -166,6 +171,40 @@ def _update(
     else:
         limits = f"cpu {info.cpu:g}, memory {format_size(info.memory)}, pids {info.pids}"
         say(f"{info.name or info.id}: {limits}, ends {_end(info)}")
+
+
+@app.command("pause", epilog="Example:  belljar sandbox pause web")
+def _pause(refs: options.SandboxNames, as_json: options.Json = False) -> None:
+    """Let sandboxes stand still in memory: no processor, their times stand still. The next call wakes them."""
+    _turned(refs, belljar.Sandbox.pause, as_json=as_json)
+
+
+@app.command("standby", epilog="Example:  belljar sandbox standby web")
+def _standby(refs: options.SandboxNames, as_json: options.Json = False) -> None:
+    """Put the memory of sandboxes on the disk. The next call wakes them where they were."""
+    _turned(refs, belljar.Sandbox.standby, as_json=as_json)
+
+
+@app.command("stop", epilog="Example:  belljar sandbox stop web")
+def _stop(refs: options.SandboxNames, as_json: options.Json = False) -> None:
+    """Keep the files of sandboxes on the disk; what runs in them ends. The next call starts them."""
+    _turned(refs, belljar.Sandbox.stop, as_json=as_json)
+
+
+@app.command("resume", epilog="Example:  belljar sandbox resume web")
+def _resume(refs: options.SandboxNames, as_json: options.Json = False) -> None:
+    """Wake sandboxes that are paused, on standby or stopped."""
+    _turned(refs, belljar.Sandbox.resume, as_json=as_json)
+
+
+def _turned(refs: list[str], turn: "Callable[[belljar.Sandbox], None]", *, as_json: bool) -> None:
+    for ref in refs:
+        sandbox = sandbox_named(ref)
+        turn(sandbox)
+        if as_json:
+            print_json(_as_json(sandbox.info()))
+        else:
+            say(f"{sandbox.name or sandbox.id}: {sandbox.status}")
 
 
 @app.command("logs", epilog="Example:  belljar sandbox logs web --limit 100000")

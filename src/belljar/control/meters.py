@@ -97,6 +97,8 @@ class Meters:
 
     def _follow(self, entry: Entry) -> None:
         sandbox, limits = entry.sandbox, entry.sandbox.spec.limits
+        cpus = 0.0 if sandbox.status.rests else limits.cpus
+        memory = 0 if sandbox.status.on_disk else limits.memory
         account = self._accounts.get(sandbox.id)
         if sandbox.started is None or sandbox.id in self._closed:
             return
@@ -105,10 +107,10 @@ class Meters:
                 opened(*(sandbox.id, entry.workspace), cpus=limits.cpus, memory=limits.memory, started=sandbox.started)
             )
         ledger = account.ledger
-        if not ledger.closed and (ledger.millicores, ledger.memory) != (millicores(limits.cpus), limits.memory):
+        if not ledger.closed and (ledger.millicores, ledger.memory) != (millicores(cpus), memory):
             # Told in the transaction that writes the change, so it holds since a moment ago.
             at = self._clock.now() if sandbox.ended is None else sandbox.ended.at
-            self._take(account, *promise(ledger, micros(at), cpus=limits.cpus, memory=limits.memory))
+            self._take(account, *promise(ledger, micros(at), cpus=cpus, memory=memory))
         if sandbox.status.is_end and sandbox.ended is not None and not account.ledger.closed:
             # Of a lost one the end is when that was noticed.
             ended = None if sandbox.status is Status.LOST else micros(sandbox.ended.at)

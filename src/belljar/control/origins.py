@@ -9,7 +9,7 @@ from belljar.base.ids import is_id
 from belljar.control.store.snapshots import SnapshotRecord, SnapshotStore, State
 from belljar.control.store.templates import TemplateRecord
 from belljar.model.errors import Conflict, InvalidArgument, NotFound
-from belljar.model.sandbox import DEFAULT_IMAGE, DEFAULT_LIFETIME, Limits, Network, SandboxSpec
+from belljar.model.sandbox import DEFAULT_IMAGE, DEFAULT_LIFETIME, Limits, Network, OnTimer, SandboxSpec
 from belljar.model.snapshot import PREFIX, SnapshotKind
 
 __all__ = ("Origins", "Wanted")
@@ -36,6 +36,8 @@ class Wanted:
     network: Network = Network.OPEN
     lifetime: float | None = DEFAULT_LIFETIME
     idle: float | None = None
+    on_lifetime: OnTimer = OnTimer.TERMINATE
+    on_idle: OnTimer = OnTimer.PAUSE
     pool: bool = True
     reseed: bool = True
 
@@ -52,6 +54,8 @@ class Wanted:
             network=self.network,
             lifetime=self.lifetime,
             idle=self.idle,
+            on_lifetime=self.on_lifetime,
+            on_idle=self.on_idle,
             pool=self.pool,
             reseed=self.reseed,
         )

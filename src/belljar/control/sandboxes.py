@@ -325,6 +325,18 @@ class Sandboxes:
             self._events.note(entry.workspace, EventKind.SANDBOX_UPDATED, message="limits", **of)
             await self._follow(changed, durable=True)
 
+    async def rest(self, workspace: str, ref: str, status: Status) -> Sandbox:
+        """Lets it rest in this way; one that does is fine. Raises NotFound, SandboxGone, and what NodeApi.rest raises."""
+        known = await self.running(workspace, ref)
+        with span("sandbox.rest", {"belljar.sandbox": known.id}):
+            return await self._follow(await self._node.rest(known.id, status), durable=True)
+
+    async def resume(self, workspace: str, ref: str) -> Sandbox:
+        """Returns when it runs; one that does is fine. Raises NotFound, SandboxGone, and what NodeApi.resume raises."""
+        known = await self.running(workspace, ref)
+        with span("sandbox.resume", {"belljar.sandbox": known.id}):
+            return await self._follow(await self._node.resume(known.id), durable=True)
+
     def counts(self) -> dict[tuple[str, str], int]:
         """How many live, by workspace and status."""
         return dict(Counter((entry.workspace, entry.sandbox.status.value) for entry in self._index.live()))
@@ -341,7 +353,8 @@ class Sandboxes:
         return await self._node.last_output(sandbox.id) if sandbox.started is not None else ()
 
     async def guest(self, workspace: str, ref: str) -> GuestApi:
-        """The inside of a running one. Asks the store only about what is not live.
+        """The inside of a running one, or of one that rests and wakes with the first call. Asks the store only about what is not
+        live.
 
         Raises NotFound, SandboxGone, Starting (why and when), Conflict (not running yet).
         """
@@ -354,7 +367,7 @@ class Sandboxes:
             raise Internal(f"the node does not know sandbox {known.id}") from None
 
     async def running(self, workspace: str, ref: str) -> Sandbox:
-        """Raises NotFound, SandboxGone (why and when), Conflict (not running yet)."""
+        """One that runs, or would when it is called. Raises NotFound, SandboxGone (why and when), Conflict (not running yet)."""
         known = await self._live(workspace, ref)
         _check_running(known)
         return known
@@ -391,7 +404,7 @@ def _check_running(sandbox: Sandbox) -> None:
     """Raises SandboxGone (why and when), Conflict (not running yet)."""
     if sandbox.ended is not None:
         raise gone(sandbox)
-    if sandbox.status is not Status.RUNNING:
+    if sandbox.status is not Status.RUNNING and not sandbox.status.rests:
         raise Conflict(f"sandbox {sandbox.id} is {sandbox.status}, not running")
 
 

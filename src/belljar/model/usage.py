@@ -148,8 +148,8 @@ def entry_of(value: Mapping[str, Any]) -> UsageEntry:
 class Ledger:
     """All that is counted of one sandbox up to the moment `until`; `begun` and `until` are microseconds since 1970.
 
-    `millicores` and `memory` (bytes) are promised from `until` on. `seen`, `memory_seen` and `disk_seen`: of the last reading. A
-    `closed` one never changes again.
+    `millicores` and `memory` (bytes) are promised from `until` on; no millicores: it rests, and its time is none of running.
+    `seen`, `memory_seen` and `disk_seen`: of the last reading. A `closed` one never changes again.
     """
 
     sandbox: str
@@ -221,7 +221,7 @@ def advance(ledger: Ledger, until: int, reading: Reading | None) -> tuple[Ledger
 
 
 def promise(ledger: Ledger, at: int, *, cpus: float, memory: int) -> tuple[Ledger, dict[int, Amounts]]:
-    """The same up to `at` (microseconds since 1970), from where on other limits hold. `memory` in bytes."""
+    """The same up to `at` (microseconds since 1970), from where on other limits hold. `memory` in bytes. No `cpus`: it rests."""
     if ledger.closed:
         return ledger, {}
     after, hours = advance(ledger, at, None)
@@ -248,7 +248,7 @@ def _part(ledger: Ledger, spread: Amounts, begin: int, end: int, left: int, righ
         return rate * (right - ledger.begun) // unit - rate * (left - ledger.begun) // unit
 
     return Amounts(
-        running_us=right - left,
+        running_us=right - left if ledger.millicores else 0,
         cpu_us=share(spread.cpu_us),
         memory_mib_ms=share(spread.memory_mib_ms),
         disk_mib_ms=share(spread.disk_mib_ms),

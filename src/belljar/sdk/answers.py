@@ -67,6 +67,8 @@ def sandbox_of(value: Json) -> SandboxInfo:
         network=value["network"],
         lifetime=value.get("lifetime"),
         idle=value.get("idle"),
+        on_lifetime=value.get("on_lifetime", "terminate"),
+        on_idle=value.get("on_idle", "terminate"),
         snapshot=value.get("snapshot"),
         parent=value.get("parent"),
     )

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from belljar.base.units import Duration, Size, parse_duration, parse_size
 from belljar.model.errors import InvalidArgument
 from belljar.model.process import PtySize
-from belljar.model.sandbox import Network
+from belljar.model.sandbox import Network, OnTimer
 from belljar.sdk.kept import Quota, Ready
 from belljar.sdk.pure import PathLike, path_text
 from belljar.sdk.values import Command
@@ -52,6 +52,8 @@ class SandboxOptions(TypedDict, total=False):
     network: str | Network
     lifetime: Duration | None
     idle: Duration | None
+    on_lifetime: str | OnTimer
+    on_idle: str | OnTimer
     pool: bool
     reseed: bool
     idempotency_key: str | None
@@ -120,6 +122,8 @@ def sandbox_body(
     network: str | Network,
     lifetime: Duration | None,
     idle: Duration | None,
+    on_lifetime: str | OnTimer,
+    on_idle: str | OnTimer,
     pool: bool,
     reseed: bool,
 ) -> dict[str, Any]:
@@ -129,6 +133,10 @@ def sandbox_body(
         "network": str(network),
         "lifetime": duration_of(lifetime),
     }
+    if on_lifetime != OnTimer.TERMINATE:
+        body["on_lifetime"] = str(on_lifetime)
+    if on_idle != OnTimer.PAUSE:
+        body["on_idle"] = str(on_idle)
     if not pool:
         body["pool"] = False
     if not reseed:

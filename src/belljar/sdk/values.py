@@ -65,6 +65,8 @@ class SandboxInfo:
     network: str = "open"
     lifetime: float | None = None
     idle: float | None = None
+    on_lifetime: str = "terminate"
+    on_idle: str = "terminate"
     snapshot: str | None = None
     parent: str | None = None
 

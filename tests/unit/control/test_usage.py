@@ -50,12 +50,18 @@ class Truth:
     ended: float | None = None
     lost: bool = False
     cores: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
-    """From when on how many were promised, after the one that it began with."""
+    """From when on how many were promised, after the one that it began with; 0: it rests."""
 
     def promised(self, until: int) -> int:
         """Microseconds of one core up to `until`."""
+        return sum(count * time for count, time in self._pieces(until))
+
+    def ran(self, until: int) -> int:
+        return sum(time for count, time in self._pieces(until) if count)
+
+    def _pieces(self, until: int) -> list[tuple[int, int]]:
         told = [(micros(self.started), 1), *((micros(at), count) for at, count in self.cores), (until, 0)]
-        return sum(count * (end - begin) for (begin, count), (end, _) in pairwise(told))
+        return [(count, end - begin) for (begin, count), (end, _) in pairwise(told)]
 
     def take(self) -> None:
         self.total += self.now.since(self.seen).cpu_us
@@ -136,14 +142,16 @@ class House:
                     one.keep()
 
     async def resize(self, one: Truth, cores: int) -> None:
-        """Written at once, with all that was counted of it until then."""
+        """Written at once, with all that was counted of it until then. Without cores it is put to rest, with some it runs."""
         assert self.store is not None
         entry = self.index.entry(one.id)
         assert entry is not None
         assert self.meters is not None
         self.meters.open()  # as the write that said that it runs has done
-        limits = Limits(cpus=cores)
-        now = self.index.follow(replace(entry.sandbox, spec=replace(entry.sandbox.spec, limits=limits)))
+        limits = Limits(cpus=cores) if cores else entry.sandbox.spec.limits
+        spec = replace(entry.sandbox.spec, limits=limits)
+        status = Status.RUNNING if cores else Status.STANDBY
+        now = self.index.follow(replace(entry.sandbox, spec=spec, status=status))
         assert now is not None
         self.full = False
         await self.store.settle(now)
@@ -173,7 +181,7 @@ class House:
 @st.composite
 def stories(draw: st.DrawFn) -> list[tuple[str, int, int, int]]:
     verbs = st.sampled_from(
-        ("make", "run", "run", "sample", "sample", "kill", "reset", "end", "lose", "full", "room", "resize")
+        ("make", "run", "run", "sample", "sample", "kill", "reset", "end", "lose", "full", "room", "resize", "rest")
     )
     step = st.tuples(verbs, st.integers(0, 1 << 30), st.integers(0, 2 * HOUR_US), st.integers(0, 5))
     return draw(st.lists(step, min_size=5, max_size=40))
@@ -224,6 +232,8 @@ async def step(house: House, verb: str, amount: int, which: int) -> None:
             await house.end(some, lost=True)
         case "resize" if some is not None:
             await house.resize(some, 1 + amount % 4)
+        case "rest" if some is not None:
+            await house.resize(some, 0)
         case "full":
             house.full = True
         case "room":
@@ -253,8 +263,8 @@ async def compare(house: House) -> None:
         assert line.cpu_us == one.total
         assert one.ended is not None
         if not one.lost:
-            assert line.running_us == micros(one.ended) - micros(one.started)
-        assert line.running_us == ledger.until - micros(one.started)
+            assert ledger.until == micros(one.ended)
+        assert line.running_us == one.ran(ledger.until)
         assert line.promised_cpu_us == one.promised(ledger.until)
 
 

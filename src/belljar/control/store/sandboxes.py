@@ -14,7 +14,7 @@ from belljar.control.store.database import Database
 from belljar.control.store.place import Change, rows
 from belljar.control.store.tables import IdempotencyRow, SandboxRow
 from belljar.model.errors import AlreadyExists, Error
-from belljar.model.sandbox import Ended, Limits, Network, Sandbox, SandboxSpec, Status
+from belljar.model.sandbox import Ended, Limits, Network, OnTimer, Sandbox, SandboxSpec, Status
 
 __all__ = ("Companion", "Filter", "Record", "Repeat", "SandboxStore", "record_of_sandbox")
 
@@ -293,6 +293,8 @@ def _values_of(record: Record) -> dict[str, Any]:
         "workdir": spec.workdir,
         "user": spec.user,
         "network": spec.network.value,
+        "on_lifetime": spec.on_lifetime.value,
+        "on_idle": spec.on_idle.value,
         "boot": record.boot,
         "created": sandbox.created,
         "snapshot": spec.snapshot,
@@ -314,6 +316,9 @@ def record_of_sandbox(row: SandboxRow) -> Record:
         network=Network(row.network),
         lifetime=row.lifetime,
         idle=row.idle,
+        # Before there was a choice, it was ended.
+        on_lifetime=OnTimer(row.on_lifetime or OnTimer.TERMINATE),
+        on_idle=OnTimer(row.on_idle or OnTimer.TERMINATE),
     )
     ended = None if row.ended_at is None else Ended(row.ended_reason or "", row.ended_at, row.ended_message or "")
     sandbox = Sandbox(row.id, spec, Status(row.status), row.created, row.started, row.expires, ended, row.parent)

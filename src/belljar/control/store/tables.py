@@ -21,7 +21,7 @@ __all__ = (
     "WorkspaceRow",
 )
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest step of the schema: a store that is there needs no look at the steps (alembic takes 300 ms to import)."""
 DEFAULT_WORKSPACE = "default"
 
@@ -83,6 +83,8 @@ class SandboxRow(Base):
     network: Mapped[str]
     lifetime: Mapped[float | None]
     idle: Mapped[float | None]
+    on_lifetime: Mapped[str | None]
+    on_idle: Mapped[str | None]
     status: Mapped[str]
     boot: Mapped[str]
     created: Mapped[float]

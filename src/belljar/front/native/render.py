@@ -51,6 +51,8 @@ def sandbox_json(sandbox: Sandbox) -> dict[str, Any]:
         "network": spec.network.value,
         "lifetime": spec.lifetime,
         "idle": spec.idle,
+        "on_lifetime": spec.on_lifetime.value,
+        "on_idle": spec.on_idle.value,
         "snapshot": spec.snapshot,
         "parent": sandbox.parent,
     }

@@ -72,6 +72,31 @@ async def update(ref: Ref, body: schema.UpdateSandbox, product: ProductOf, who: 
     return reply(sandbox_json(await product.sandboxes.update(who.workspace, ref, body.changes())))
 
 
+@router.post("/sandboxes/{ref}/pause", response_model=schema.SandboxOut, summary="Pause a sandbox")
+async def pause(ref: Ref, product: ProductOf, who: Who) -> Response:
+    """It stands still in memory and takes no processor. Its times stand still too. The next call to it wakes it."""
+    return reply(sandbox_json(await product.sandboxes.rest(who.workspace, ref, Status.PAUSED)))
+
+
+@router.post("/sandboxes/{ref}/standby", response_model=schema.SandboxOut, summary="Put a sandbox on standby")
+async def standby(ref: Ref, product: ProductOf, who: Who) -> Response:
+    """Its memory is on the disk when this answers, and it takes no more of the machine. The next call to it wakes it where it
+    was."""
+    return reply(sandbox_json(await product.sandboxes.rest(who.workspace, ref, Status.STANDBY)))
+
+
+@router.post("/sandboxes/{ref}/stop", response_model=schema.SandboxOut, summary="Stop a sandbox")
+async def stop(ref: Ref, product: ProductOf, who: Who) -> Response:
+    """Its files are on the disk when this answers; what ran in it is gone. The next call to it starts it."""
+    return reply(sandbox_json(await product.sandboxes.rest(who.workspace, ref, Status.STOPPED)))
+
+
+@router.post("/sandboxes/{ref}/resume", response_model=schema.SandboxOut, summary="Resume or start a sandbox")
+async def resume(ref: Ref, product: ProductOf, who: Who) -> Response:
+    """Answers when it runs, from whatever rest; one that runs is fine."""
+    return reply(sandbox_json(await product.sandboxes.resume(who.workspace, ref)))
+
+
 @router.get("/sandboxes/{ref}/stats", response_model=schema.UsageOut, summary="What a sandbox uses now")
 async def stats(ref: Ref, product: ProductOf, who: Who) -> Response:
     return reply(usage_json(await product.sandboxes.usage(who.workspace, ref)))
@@ -104,7 +129,8 @@ async def logs(
     newest, _ = await product.events.page(who.workspace, EventFilter(sandbox.id), limit=_LOG_EVENTS)
     events = [event_json(event) for event in reversed(newest)]
     if sandbox.status is not Status.RUNNING:
-        last = [tail_json(tail, limit) for tail in await product.sandboxes.last_words(sandbox)] if sandbox.ended else []
+        kept = sandbox.ended is not None or sandbox.status.on_disk
+        last = [tail_json(tail, limit) for tail in await product.sandboxes.last_words(sandbox)] if kept else []
         return reply({"events": events, "processes": last})
     guest = await product.sandboxes.guest(who.workspace, sandbox.id)
     found = await tails(guest, sandbox.id, product.readers, limit=limit)

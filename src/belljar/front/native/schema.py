@@ -15,7 +15,7 @@ from belljar.control.origins import Wanted
 from belljar.front.native.text import Duration, RawText, Size, Text
 from belljar.model.errors import InvalidArgument, TooLarge
 from belljar.model.process import ProcessSpec, PtySize
-from belljar.model.sandbox import DEFAULT_IMAGE, Network
+from belljar.model.sandbox import DEFAULT_IMAGE, Network, OnTimer
 
 __all__ = (
     "CreateSandbox",
@@ -29,6 +29,7 @@ __all__ = (
 
 MAX_INPUT = 1 << 20
 _SHELL = ("/bin/sh", "-c")
+_OnTimer = Literal["terminate", "pause", "standby", "stop"]
 _Mode = Annotated[int, Field(ge=0, le=0o7777)]
 
 
@@ -38,7 +39,7 @@ class In(BaseModel):
 
 class CreateSandbox(In):
     """Sizes are bytes or text such as ``512MiB``, durations seconds or text such as ``5m``; a null lifetime is unlimited.
-    `idle`: it ends when nobody has used it for so long.
+    `on_lifetime` is done when its lifetime is over, `on_idle` when nobody has used it for so long as `idle` says.
 
     `image`: of an image or of a template. `snapshot`: id or name of one to go on from. What is not given is as in the snapshot,
     or without one 1 CPU, 1 GiB of memory, 10 GiB of disk, 1024 pids. `pool` false: made anew. `reseed` false: the
@@ -59,6 +60,8 @@ class CreateSandbox(In):
     network: Literal["open", "none"] = "open"
     lifetime: Annotated[Duration | None, Field(examples=["1h"])] = 3600.0
     idle: Annotated[Duration | None, Field(examples=["5m"])] = None
+    on_lifetime: _OnTimer = "terminate"
+    on_idle: _OnTimer = "pause"
     pool: bool = True
     reseed: bool = True
 
@@ -78,6 +81,8 @@ class CreateSandbox(In):
             network=Network(self.network),
             lifetime=self.lifetime,
             idle=self.idle,
+            on_lifetime=OnTimer(self.on_lifetime),
+            on_idle=OnTimer(self.on_idle),
             pool=self.pool,
             reseed=self.reseed,
         )
@@ -287,7 +292,9 @@ class SandboxOut(Out):
     id: str
     name: str | None
     image: str
-    status: Literal["creating", "running", "terminating", "terminated", "failed", "lost"]
+    status: Literal[
+        "creating", "running", "paused", "standby", "stopped", "terminating", "terminated", "failed", "lost"
+    ]
     created: float
     started: float | None
     expires: float | None
@@ -303,6 +310,8 @@ class SandboxOut(Out):
     network: Literal["open", "none"]
     lifetime: float | None
     idle: float | None
+    on_lifetime: _OnTimer
+    on_idle: _OnTimer
     snapshot: str | None
     parent: str | None
 

@@ -13,7 +13,7 @@ from belljar.base.ids import new_id
 from belljar.base.units import Duration, Size
 from belljar.model.file import Change
 from belljar.model.process import ProcessInfo, PtySize, Stream
-from belljar.model.sandbox import DEFAULT_IMAGE, Ended, Network, Status
+from belljar.model.sandbox import DEFAULT_IMAGE, Ended, Network, OnTimer, Status
 from belljar.model.stats import StatsPoint
 from belljar.sdk._sync.attachment import Attachment
 from belljar.sdk._sync.branching import Branching
@@ -35,6 +35,7 @@ from belljar.sdk.values import Command, CompletedProcess, Progress, SandboxInfo,
 __all__ = ("Sandbox",)
 _CREATE_SECONDS = 600.0
 _END_SECONDS = 120.0
+_TURN_SECONDS = 300.0
 _CONTEXT_SECONDS = 120.0
 _PAGE = 100
 
@@ -70,6 +71,8 @@ class Sandbox(Branching):
         network: str | Network = "open",
         lifetime: Duration | None = "1h",
         idle: Duration | None = None,
+        on_lifetime: str | OnTimer = "terminate",
+        on_idle: str | OnTimer = "pause",
         pool: bool = True,
         reseed: bool = True,
         idempotency_key: str | None = None,
@@ -78,9 +81,10 @@ class Sandbox(Branching):
 
         `image`: the name of an image or a template, a template, or a snapshot. `cpu` (cores), `memory`, `disk` (bytes, or text
         such as ``"512MiB"``) and `pids` are by default 1.0, 1GiB, 10GiB and 1024, or as in the snapshot or template; `env` is
-        added to that one's. `lifetime`: seconds, ``"5m"`` or a timedelta from the start, after which it is ended; None is
-        unlimited. `idle`: it is ended when nobody has used it for so long; a use is a call, a stream while it is open,
-        and a process with `keep_alive` while it runs. `network`: ``"open"`` (the internet, no private addresses) or
+        added to that one's. `lifetime`: seconds, ``"5m"`` or a timedelta from the start, after which `on_lifetime` is done;
+        None is unlimited. `on_idle` is done when nobody has used it for `idle`; a use is a call, a stream while it is open,
+        and a process with `keep_alive` while it runs. Either is ``"terminate"``, ``"pause"``, ``"standby"`` or ``"stop"``: see
+        these methods. `network`: ``"open"`` (the internet, no private addresses) or
         ``"none"``. `workdir` and `user` default to the image's. `pool` False: made anew, none that waits. `reseed` False:
         the global random generators of its code go on as in the snapshot, instead of each clone's its own way. A second
         call with the same `idempotency_key` gives the same sandbox.
@@ -103,6 +107,8 @@ class Sandbox(Branching):
             network=network,
             lifetime=lifetime,
             idle=idle,
+            on_lifetime=on_lifetime,
+            on_idle=on_idle,
             pool=pool,
             reseed=reseed,
         )
@@ -224,6 +230,36 @@ class Sandbox(Branching):
         """Its newest events, and the last output (`limit` bytes of each stream) of its newest processes; after its end as long as
         they are kept. Raises NotFound when they are not any more."""
         return logs_of(self._link.call("GET", self._url("logs", limit=limit)))
+
+    def pause(self) -> None:
+        """It stands still in memory and takes no processor; its lifetime and its idle time stand still too. The next call into
+        it wakes it. Idempotent.
+
+        Raises Conflict (it rests deeper, or a snapshot, fork or rollback of it goes on), SandboxGone; as do `standby` and `stop`,
+        which also raise NoCapacity and DiskFull: then it is as it was.
+        """
+        self._turn("pause")
+
+    def standby(self) -> None:
+        """Its memory is on the disk when this returns, and it takes no more of the machine, also over a reboot. The next call
+        into it wakes it where it was: processes, variables and open files go on, connections to the outside do not."""
+        self._turn("standby")
+
+    def stop(self) -> None:
+        """Its files are on the disk when this returns; what ran in it is gone. The next call into it starts it from them."""
+        self._turn("stop")
+
+    def resume(self) -> None:
+        """Returns when it runs, from whatever rest. Any call into it does the same. Idempotent. Raises NoCapacity, DiskFull,
+        SnapshotCorrupt, SnapshotIncompatible (the engine of a standby is gone), SandboxGone; then it rests on."""
+        self._turn("resume")
+
+    def start(self) -> None:
+        """The same as `resume`, for one that was stopped."""
+        self.resume()
+
+    def _turn(self, verb: str) -> None:
+        self._info = sandbox_of(self._link.call("POST", self._url(verb), timeout=_TURN_SECONDS))
 
     def terminate(self) -> None:
         """Ends it and frees all it held. Idempotent."""
