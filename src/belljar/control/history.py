@@ -26,8 +26,10 @@ class History:
             if (point := _point(reading)) is None:
                 continue
             if (rings := self._rings.get(id)) is None:
-                near = Ring(every=self.every, seconds=_NEAR_SECONDS)
-                rings = self._rings[id] = near, Ring(every=max(_FAR_EVERY, self.every), seconds=_FAR_SECONDS)
+                early = self.every / 2  # readings come a little late or early
+                near = Ring(every=self.every, seconds=_NEAR_SECONDS, early=early)
+                far = Ring(every=max(_FAR_EVERY, self.every), seconds=_FAR_SECONDS, early=early)
+                rings = self._rings[id] = near, far
             for ring in rings:
                 ring.add(point)
 

@@ -23,20 +23,20 @@ class StatsPoint:
 
 
 _WIDTH = len(fields(StatsPoint))
-_EARLY = 0.9
 
 
 class Ring:
-    """The newest points, about `every` seconds apart: as many as fit into `seconds`, 56 bytes each."""
+    """The newest points, about `every` seconds apart: as many as fit into `seconds`, 56 bytes each. `early`: so much sooner one
+    may come."""
 
-    def __init__(self, *, every: float, seconds: float) -> None:
-        self._every = every
+    def __init__(self, *, every: float, seconds: float, early: float) -> None:
+        self._least = every - early
         self._most = max(2, int(seconds / every) + 1)
         self._numbers = array("d")
 
     def add(self, point: StatsPoint) -> None:
-        """One that is too close to the newest, or not behind it, is left out; a little early is fine."""
-        if self._numbers and point.at - self._numbers[-_WIDTH] < self._every * _EARLY:
+        """One that is too close to the newest, or not behind it, is left out."""
+        if self._numbers and point.at - self._numbers[-_WIDTH] < self._least:
             return
         self._numbers.extend(astuple(point))
         # Taking each away by itself would move the whole ring each time.

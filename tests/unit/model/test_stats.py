@@ -10,7 +10,7 @@ def point(at: float, number: int = 0) -> StatsPoint:
 
 
 def test_a_point_comes_back_as_it_was() -> None:
-    ring = Ring(every=10, seconds=600)
+    ring = Ring(every=10, seconds=600, early=1)
     said = StatsPoint(1_700_000_000.125, 1.5, 1 << 40, 7, 1 << 50, 0, 32768)
     ring.add(said)
     assert list(ring.points()) == [said]
@@ -18,7 +18,7 @@ def test_a_point_comes_back_as_it_was() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 59, 61, 62, 100, 5000])
 def test_the_newest_are_kept_and_never_many_more(count: int) -> None:
-    ring = Ring(every=10, seconds=600)
+    ring = Ring(every=10, seconds=600, early=1)
     for number in range(count):
         ring.add(point(number * 10.0, number))
         assert len(ring._numbers) <= 78 * 7  # pyright: ignore[reportPrivateUsage]
@@ -27,7 +27,7 @@ def test_the_newest_are_kept_and_never_many_more(count: int) -> None:
 
 
 def test_what_is_too_close_or_behind_is_left_out() -> None:
-    ring = Ring(every=60, seconds=600)
-    for at in (0.0, 1.0, 30.0, 59.0, 60.0, 20.0, 118.0, 119.0):
+    ring = Ring(every=60, seconds=600, early=2)
+    for at in (0.0, 1.0, 30.0, 57.9, 59.0, 60.0, 20.0, 118.0, 119.0):
         ring.add(point(at))
     assert [found.at for found in ring.points()] == [0.0, 59.0, 118.0]
